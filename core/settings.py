@@ -1,0 +1,124 @@
+"""Every setting, its default and its meaning, in one place. Read at the edges (command line, workers, app factory) and passed down."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Precision = Literal["auto", "fp32", "bf16", "fp8", "nf4"]
+
+
+class Settings(BaseSettings):
+    """Read from ``LIKENESS_*`` variables and, if present, a ``.env`` file in the working directory."""
+
+    model_config = SettingsConfigDict(env_prefix="LIKENESS_", env_file=".env", extra="ignore")
+
+    # Where things last. URLs choose the backend, so the embedded default and production run the same code.
+    var_dir: Path = Field(Path("var"), description="Folder of the embedded default: database, objects, outbox, caches, logs.")
+    database_url: str = Field("", description="SQLAlchemy URL; empty: sqlite in var_dir (WAL). Production: postgresql+psycopg://…")
+    broker_url: str = Field("embedded", description="'embedded' (a redis-server child), redis://… or amqp://…")
+    store_url: str = Field("", description="file://folder or s3://bucket?endpoint_url=…&region=…; empty: var_dir/objects.")
+    mail_url: str = Field(
+        "", description="file://folder (one .eml a message) or smtp://user:pass@host:587?tls=starttls; empty: var_dir/outbox."
+    )
+    mail_from: str = "Likeness <likeness@localhost>"
+    cache_dir: Path | None = Field(None, description="Worker's disk cache of adapters and scratch; default var_dir/cache.")
+
+    # The web
+    host: str = "127.0.0.1"
+    port: int = 8000
+    public_url: str = Field("", description="How customers reach the site; used in mails. Default http://host:port.")
+    secret_key: SecretStr = Field(
+        SecretStr(""), description="Signs sessions and receipts; empty: made once and kept in var_dir/secret.key."
+    )
+    sign_in_ttl_s: int = 900
+    session_ttl_s: int = 30 * 86400
+    presign_ttl_s: int = 900
+
+    # Photos
+    max_photo_bytes: int = 30 * 2**20
+    max_photo_pixels: int = 60_000_000
+    min_photos: int = 10
+    max_photos: int = 20
+    training_max_side: int = Field(2048, description="Photos are stored re-encoded with no side longer than this (pixels).")
+
+    # Base model and encoders
+    base_model: str = Field("miniature", description="'miniature', a hub id such as black-forest-labs/FLUX.1-dev, or a folder.")
+    base_revision: str | None = None
+    precision: Precision = "auto"
+    identity_encoder: str = Field("auto", description="'auto': the miniature's own, else facebook/dinov2-small; or a hub id or folder.")
+    text_image_encoder: str = Field(
+        "auto", description="'auto': the miniature's own, else openai/clip-vit-base-patch32; or a hub id or folder."
+    )
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1' …")
+    cpu_threads: int = Field(0, description="Threads for tensor work on a CPU worker; 0: all cores.")
+
+    # Training
+    training_steps: int = Field(0, description="Optimizer steps of a training; 0: the recipe's own choice by photo count and base model.")
+    # Jobs
+    lease_s: float = 30.0
+    heartbeat_s: float = 5.0
+    max_attempts: int = 3
+    scheduler_interval_s: float = 2.0
+
+    # Rendering
+    adapter_cache_bytes: int = 2 * 2**30
+    adapter_disk_bytes: int = 20 * 2**30
+    max_images_per_portrait: int = 8
+
+    # Money, for the accounts that the operator sees
+    gpu_price_per_hour: float = Field(0.0, description="Used to state a cost per adapter and per portrait.")
+    currency: str = "USD"
+
+    log_level: str = "INFO"
+    log_json: bool = False
+
+    @cached_property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.var_dir / 'likeness.db'}"
+
+    @cached_property
+    def store(self) -> str:
+        return self.store_url or f"file://{(self.var_dir / 'objects').absolute()}"
+
+    @cached_property
+    def mail(self) -> str:
+        return self.mail_url or f"file://{(self.var_dir / 'outbox').absolute()}"
+
+    @cached_property
+    def caches(self) -> Path:
+        return self.cache_dir or self.var_dir / "cache"
+
+    @cached_property
+    def site_url(self) -> str:
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    @cached_property
+    def miniature_dir(self) -> Path:
+        """Folder of the small Flux that ships with the project."""
+        spec = importlib.util.find_spec("miniature")
+        assert spec and spec.submodule_search_locations
+        return Path(spec.submodule_search_locations[0])
+
+    @cached_property
+    def base_model_path(self) -> str:
+        """What ``from_pretrained`` takes: a folder or a hub id."""
+        return str(self.miniature_dir / "flux") if self.base_model == "miniature" else self.base_model
+
+    @cached_property
+    def identity_encoder_path(self) -> str:
+        return self._encoder(self.identity_encoder, "dino", "facebook/dinov2-small")
+
+    @cached_property
+    def text_image_encoder_path(self) -> str:
+        return self._encoder(self.text_image_encoder, "clip", "openai/clip-vit-base-patch32")
+
+    def _encoder(self, setting: str, own: str, hub: str) -> str:
+        if setting != "auto":
+            return setting
+        return str(self.miniature_dir / own) if self.base_model == "miniature" else hub

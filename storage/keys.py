@@ -1,0 +1,48 @@
+"""Object keys. Everything of an account lies under one prefix, so erasure is one sweep."""
+
+from __future__ import annotations
+
+
+def account_prefix(account: str) -> str:
+    return f"accounts/{account}/"
+
+
+def subject_prefix(account: str, subject: str) -> str:
+    return f"accounts/{account}/subjects/{subject}/"
+
+
+def upload(account: str, subject: str, upload_id: str) -> str:
+    return f"accounts/{account}/subjects/{subject}/incoming/{upload_id}"
+
+
+def photo(account: str, subject: str, photo_id: str, extension: str = "jpg") -> str:
+    return f"accounts/{account}/subjects/{subject}/photos/{photo_id}.{extension}"
+
+
+def photo_thumb(account: str, subject: str, photo_id: str) -> str:
+    return f"accounts/{account}/subjects/{subject}/photos/{photo_id}.thumb.webp"
+
+
+def training_prefix(account: str, subject: str, training: str) -> str:
+    """Checkpoints, previews and caches of one run."""
+    return f"accounts/{account}/subjects/{subject}/trainings/{training}/"
+
+
+def adapter_prefix(account: str, adapter: str) -> str:
+    return f"accounts/{account}/adapters/{adapter}/"
+
+
+def adapter_weights(account: str, adapter: str) -> str:
+    return adapter_prefix(account, adapter) + "adapter.safetensors"
+
+
+def adapter_card(account: str, adapter: str) -> str:
+    return adapter_prefix(account, adapter) + "card.json"
+
+
+def portrait_prefix(account: str, portrait: str) -> str:
+    return f"accounts/{account}/portraits/{portrait}/"
+
+
+def portrait_image(account: str, portrait: str, n: int) -> str:
+    return f"accounts/{account}/portraits/{portrait}/{n}.png"
