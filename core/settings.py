@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     max_photo_pixels: int = 60_000_000
     min_photos: int = 10
     max_photos: int = 20
+    min_photo_side: int = Field(0, description="Photos with a shorter side are refused (pixels); 0: by base model (miniature 256, others 512).")
     training_max_side: int = Field(2048, description="Photos are stored re-encoded with no side longer than this (pixels).")
 
     # Base model and encoders
@@ -109,6 +110,11 @@ class Settings(BaseSettings):
     def base_model_path(self) -> str:
         """What ``from_pretrained`` takes: a folder or a hub id."""
         return str(self.miniature_dir / "flux") if self.base_model == "miniature" else self.base_model
+
+    @cached_property
+    def photo_side_floor(self) -> int:
+        """Shortest side of a usable photo in pixels: what the base model trains at, unless the operator says otherwise."""
+        return self.min_photo_side or (256 if self.base_model == "miniature" else 512)
 
     @cached_property
     def identity_encoder_path(self) -> str:

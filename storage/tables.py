@@ -124,6 +124,7 @@ class Photo(Base):
     size_bytes: Mapped[int] = mapped_column(Integer)
     verdict: Mapped[str] = mapped_column(String(16))  # core.words.PhotoVerdict
     reasons: Mapped[list[Any]] = mapped_column(default=list)  # [{code, message, fix}]
+    measures: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {sharpness, exposure, faces}: what a comparison with the set needs
     description: Mapped[str] = mapped_column(String(300), default="")  # the customer's own words on the scene, optional
     created_at: Mapped[datetime] = mapped_column(default=now)
 
