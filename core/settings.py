@@ -45,7 +45,9 @@ class Settings(BaseSettings):
     max_photo_pixels: int = 60_000_000
     min_photos: int = 10
     max_photos: int = 20
-    min_photo_side: int = Field(0, description="Photos with a shorter side are refused (pixels); 0: by base model (miniature 256, others 512).")
+    min_photo_side: int = Field(
+        0, description="Photos with a shorter side are refused (pixels); 0: by base model (miniature 256, others 512)."
+    )
     training_max_side: int = Field(2048, description="Photos are stored re-encoded with no side longer than this (pixels).")
 
     # Base model and encoders
