@@ -1,0 +1,88 @@
+"""How a job ends other than well, or goes back to the queue. Each is one conditional UPDATE, with the customer's mail in the same transaction."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.orm import Session
+
+from core.errors import ServiceDown
+from core.words import JobKind, JobState
+from storage import mails
+from storage.tables import Account, Job, Subject, Training, now
+
+GAVE_UP = "This stopped {n} times because of a fault on our side, not because of your photos. Nothing you did caused it; please start it again later."
+RETRY_S, RETRY_SERVICE_S = 2.0, 10.0  # wait before the next attempt, doubled each time: a fault, a server that is down
+
+
+def fail(session: Session, job: Job, held: ColumnElement[bool], type: str, reason: str, metrics: dict[str, Any] | None = None) -> bool:
+    """Set the job failed with the reason that the customer reads, and queue the mail. False if the job is no longer ``held``."""
+    error = {**(job.error or {}), "type": type, "message": reason}
+    values = {"state": JobState.FAILED, "error": error, "completed_at": now(), "lease_until": None}
+    if not _change(session, held, values | ({"metrics": metrics} if metrics else {})):
+        return False
+    if job.kind == JobKind.TRAINING:
+        _tell_of_failure(session, job, reason)
+    return True
+
+
+def cancel(session: Session, held: ColumnElement[bool]) -> bool:
+    return _change(session, held, {"state": JobState.CANCELED, "completed_at": now(), "lease_until": None})
+
+
+def try_again(
+    session: Session, job: Job, held: ColumnElement[bool], attempt: dict[str, Any], wait_s: float, max_attempts: int
+) -> str | None:
+    """Back to the queue, or failed after ``max_attempts``: ``requeued``, ``failed``, or None if the job is no longer ``held``."""
+    job.error = {**(job.error or {}), "attempts": [*(job.error or {}).get("attempts", []), attempt]}
+    error = job.error
+    session.expunge(job)  # the conditional UPDATE below is the only write
+    if job.attempts >= max_attempts:
+        return "failed" if fail(session, job, held, "job/gave-up", GAVE_UP.format(n=job.attempts)) else None
+    values = {"state": JobState.STARTING, "worker": None, "lease_until": None, "error": error, "published_at": None}
+    return "requeued" if _change(session, held, values | {"publish_after": now() + timedelta(seconds=wait_s)}) else None
+
+
+def hand_back(session: Session, job: Job, held: ColumnElement[bool]) -> bool:
+    """A worker that is told to stop gives its job back; the attempt does not count."""
+    values = {"state": JobState.STARTING, "worker": None, "lease_until": None, "published_at": None, "publish_after": now()}
+    return _change(session, held, values | {"attempts": job.attempts - 1})
+
+
+def attempt_record(job: Job, error: Exception) -> dict[str, Any]:
+    """For the operator: what one attempt died of. The customer never sees it."""
+    return _attempt(job, type(error).__name__, str(error)[:2000])
+
+
+def lost_record(job: Job) -> dict[str, Any]:
+    return _attempt(job, "WorkerLost", f"no heartbeat since the lease ended at {job.lease_until}")
+
+
+def retry_wait_s(job: Job, error: Exception | None) -> float:
+    first = RETRY_SERVICE_S if isinstance(error, ServiceDown) else RETRY_S
+    return first * 2.0 ** max(0, job.attempts - 1)
+
+
+def _attempt(job: Job, type: str, message: str) -> dict[str, Any]:
+    at: datetime = now()
+    return {"n": job.attempts, "worker": job.worker, "type": type, "message": message, "at": at.isoformat(timespec="seconds")}
+
+
+def _change(session: Session, held: ColumnElement[bool], values: dict[str, Any]) -> bool:
+    change = update(Job).where(held).values(**values).returning(Job.id)
+    return session.execute(change, execution_options={"synchronize_session": False}).first() is not None
+
+
+def _tell_of_failure(session: Session, job: Job, reason: str) -> None:
+    row = session.execute(
+        select(Account.email, Subject.id, Subject.name)
+        .join(Training, Training.account_id == Account.id)
+        .join(Subject, Subject.id == Training.subject_id)
+        .where(Training.id == job.target_id, ~Account.gone)
+    ).first()
+    if row:
+        email, subject_id, subject_name = row
+        context = {"subject_id": subject_id, "subject_name": subject_name, "training_id": job.target_id, "reason": reason}
+        mails.enqueue(session, email, "training_failed", context, f"training_failed:{job.target_id}", job.account_id)

@@ -1,0 +1,183 @@
+"""Jobs: the durable unit behind a training or a portrait. Truth is in the row; a message on a queue is only a wake-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy.orm import Session
+
+from core.errors import JobCanceled, JobFailed, LeaseLost, ServiceDown, UserError
+from core.logs import bind, get_logger
+from core.words import JobKind, JobState, new_id
+from storage import broker, endings
+from storage.database import Database
+from storage.leases import Lease, beating
+from storage.tables import Account, Job, now
+from storage.wiring import Storage
+
+__all__ = ["Lease", "create", "publish_new", "request_cancel", "requeue_expired", "run", "unpublished"]
+
+log = get_logger("storage.jobs")
+
+REPUBLISH_S = 900  # a message may be lost with its broker: a job that nobody took is published again
+
+
+def create(session: Session, account_id: str, kind: JobKind, target_id: str) -> Job:
+    """A job in the caller's transaction; publish it after the commit with :func:`publish_new`."""
+    values: dict[str, Any] = {"progress": {}, "metrics": {}, "attempts": 0, "fence": 0, "cancel_requested": False}
+    job = Job(id=new_id("job"), account_id=account_id, kind=kind, target_id=target_id, state=JobState.STARTING, created_at=now(), **values)
+    session.add(job)
+    session.flush()
+    return job
+
+
+def publish_new(storage: Storage, job: Job) -> bool:
+    """Tell the workers, after the commit. Takes a second at most; if the broker is down the scheduler publishes later. True if told."""
+    try:
+        broker.publish(storage.settings, JobKind(job.kind), job.id)
+        with storage.db.session() as session:
+            waiting = (Job.id == job.id) & Job.published_at.is_(None)
+            session.execute(update(Job).where(waiting).values(published_at=now()))
+    except ServiceDown as error:
+        log.warning("not published yet", job=job.id, error=str(error))
+        return False
+    return True
+
+
+def run(storage: Storage, job_id: str, worker: str, work: Callable[[Lease], None]) -> str:
+    """Claim the job, beat while ``work(lease)`` runs, and end it. Never raises for a job's own fault.
+
+    Returns ``succeeded``, ``failed``, ``canceled``, ``requeued``, or ``stepped back`` (someone else's, ended, or gone: nothing was written).
+    """
+    job = _claim(storage, job_id, worker)
+    if job is None:
+        return "stepped back"
+    with bind(job=job.id, kind=job.kind, attempt=job.attempts):
+        outcome = _work(storage, Lease(storage, job), job, work)
+        log.info("job ended", outcome=outcome)
+        return outcome
+
+
+def request_cancel(session: Session, job: Job) -> None:
+    """A job that waits is canceled at once; one that runs reads the flag at its next step. One that has ended stays as it is."""
+    session.flush()
+    waiting = (Job.id == job.id) & (Job.state == JobState.STARTING)
+    running = (Job.id == job.id) & (Job.state == JobState.PROCESSING)
+    if not endings.cancel(session, waiting):
+        session.execute(update(Job).where(running).values(cancel_requested=True))
+    session.refresh(job)
+
+
+def requeue_expired(storage: Storage) -> int:
+    """Jobs whose worker went silent go back to the queue; after ``max_attempts`` they fail. Returns how many were touched."""
+    with storage.db.reader() as session:
+        silent = list(session.scalars(select(Job).where(_expired()).limit(200)))
+    return sum(_recover(storage, job) for job in silent)
+
+
+def unpublished(db: Database, limit: int = 100) -> list[Job]:
+    """Jobs that wait and that no worker was told of, oldest first; also those told of long ago that nobody took."""
+    due = and_(Job.published_at.is_(None), Job.publish_after <= now())
+    forgotten = Job.published_at < now() - timedelta(seconds=REPUBLISH_S)
+    query = select(Job).where(Job.state == JobState.STARTING, or_(due, forgotten)).order_by(Job.created_at).limit(limit)
+    with db.reader() as session:
+        return list(session.scalars(query))
+
+
+def _claim(storage: Storage, job_id: str, worker: str) -> Job | None:
+    """One conditional UPDATE: whoever it succeeds for owns the job until the lease ends."""
+    settings = storage.settings
+    free = or_(Job.state == JobState.STARTING, and_(_expired(), Job.attempts < settings.max_attempts))
+    values = {
+        "state": JobState.PROCESSING,
+        "attempts": Job.attempts + 1,
+        "fence": Job.fence + 1,
+        "worker": worker,
+        "lease_until": now() + timedelta(seconds=settings.lease_s),
+    }
+    with storage.db.session() as session:
+        if endings.cancel(session, and_(Job.id == job_id, free, _unwanted())):
+            return None
+        claim = update(Job).where(Job.id == job_id, free).values(**values).returning(Job.id)
+        if session.execute(claim, execution_options={"synchronize_session": False}).first() is None:
+            return None
+        session.execute(update(Job).where(Job.id == job_id, Job.started_at.is_(None)).values(started_at=now()))
+        return session.get(Job, job_id, populate_existing=True)
+
+
+def _expired() -> ColumnElement[bool]:
+    return and_(Job.state == JobState.PROCESSING, Job.lease_until < now())
+
+
+def _unwanted() -> ColumnElement[bool]:
+    """Canceled while nobody worked on it, or its account is being erased."""
+    return or_(Job.cancel_requested, Job.account_id.in_(select(Account.id).where(Account.gone)))
+
+
+def _work(storage: Storage, lease: Lease, job: Job, work: Callable[[Lease], None]) -> str:
+    try:
+        with beating(lease, storage.settings.heartbeat_s):
+            work(lease)
+        return _after_work(storage, lease, job)
+    except LeaseLost:
+        return "stepped back"
+    except JobCanceled:
+        return _end(storage, lambda session: endings.cancel(session, lease.held()) and "canceled")
+    except UserError as error:
+        reason, type_ = str(error), error.type
+        return _end(storage, lambda session: endings.fail(session, job, lease.held(), type_, reason, lease.all_metrics()) and "failed")
+    except JobFailed as error:
+        reason = str(error)
+        return _end(
+            storage, lambda session: endings.fail(session, job, lease.held(), "job/failed", reason, lease.all_metrics()) and "failed"
+        )
+    except Exception as error:
+        log.exception("attempt failed")
+        return _retry(storage, lease, job, error)
+    except BaseException:  # the process is told to stop
+        _end(storage, lambda session: endings.hand_back(session, job, lease.held()) and "requeued")
+        raise
+
+
+def _after_work(storage: Storage, lease: Lease, job: Job) -> str:
+    with storage.db.reader() as session:
+        state = session.scalar(select(Job.state).where(Job.id == job.id, Job.fence == lease.fence))
+    if state == JobState.PROCESSING:
+        return _retry(storage, lease, job, RuntimeError("the work ended without lease.succeed()"))
+    return state or "stepped back"
+
+
+def _retry(storage: Storage, lease: Lease, job: Job, error: Exception) -> str:
+    record, wait_s = endings.attempt_record(job, error), endings.retry_wait_s(job, error)
+    return _end(storage, lambda session: _again(session, job.id, lease.held(), record, wait_s, storage.settings.max_attempts))
+
+
+def _recover(storage: Storage, job: Job) -> bool:
+    held = and_(Job.id == job.id, Job.fence == job.fence, _expired())
+    record, wait_s = endings.lost_record(job), endings.retry_wait_s(job, None)
+    with storage.db.session() as session:
+        if endings.cancel(session, and_(held, _unwanted())):
+            return True
+        outcome = _again(session, job.id, held, record, wait_s, storage.settings.max_attempts)
+    log.warning("lease ran out", job=job.id, worker=job.worker, outcome=outcome)
+    return outcome is not None
+
+
+def _again(
+    session: Session, job_id: str, held: ColumnElement[bool], record: dict[str, Any], wait_s: float, max_attempts: int
+) -> str | None:
+    job = session.get(Job, job_id)
+    return endings.try_again(session, job, held, record, wait_s, max_attempts) if job else None
+
+
+def _end(storage: Storage, ending: Callable[[Session], str | bool | None]) -> str:
+    """If the database is down now, the lease runs out and the scheduler takes the job from there."""
+    try:
+        with storage.db.session() as session:
+            return str(ending(session) or "stepped back")
+    except ServiceDown as error:
+        log.warning("end not written", error=str(error))
+        return "stepped back"

@@ -1,0 +1,197 @@
+"""A worker's hold on a job. Every write carries the fencing token, so a worker that lost its lease cannot write."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from core.errors import JobCanceled, LeaseLost, ServiceDown
+from core.logs import get_logger
+from core.words import JobKind, JobState
+from storage.tables import Account, Job, now
+
+if TYPE_CHECKING:
+    from storage.wiring import Storage
+
+log = get_logger("storage.leases")
+
+LOOK_EVERY_S = 1.0  # how often check() may ask the database
+WRITE_EVERY_S = 0.5  # how often progress() may write; a new stage is written at once
+
+
+class Lease:
+    """Made by :func:`storage.jobs.run`. Objects are stored by :meth:`put`; rows, and the end of the job, in :meth:`succeed`."""
+
+    def __init__(self, storage: Storage, job: Job) -> None:
+        self.job_id, self.kind, self.target_id, self.account_id = job.id, JobKind(job.kind), job.target_id, job.account_id
+        self.attempt, self.fence = job.attempts, job.fence
+        self._storage = storage
+        self._progress: dict[str, Any] = {}
+        self._metrics: dict[str, Any] = dict(job.metrics or {})
+        self._seconds: dict[str, float] = dict(self._metrics.get("seconds", {}))
+        self._lock = threading.RLock()
+        self._unwritten = False
+        self._written_at = 0.0
+        self._lost = self._canceled = self._ending = False
+        self._renewed()
+
+    def check(self) -> None:
+        """Call at every step. :class:`JobCanceled` if the customer or an erasure wants a stop, :class:`LeaseLost` if the job is no longer ours."""
+        self._raise_if_over()
+        if not self._ending and time.monotonic() - self._looked_at >= LOOK_EVERY_S:
+            self._look()
+            self._raise_if_over()
+
+    def progress(self, **snapshot: Any) -> None:
+        """Merge into the job's progress: ``stage, step, total, loss, eta_s, message`` … (JSON). Seldom costs a write; see WRITE_EVERY_S."""
+        with self._lock:
+            new_stage = snapshot.get("stage", self._progress.get("stage")) != self._progress.get("stage")
+            self._progress |= snapshot
+            self._unwritten = True
+            if new_stage or time.monotonic() - self._written_at >= WRITE_EVERY_S:
+                self._write({})
+        self._raise_if_over()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Names the stage and adds the seconds that it took to ``metrics["seconds"][name]``, over all attempts."""
+        self.check()
+        self.progress(stage=str(name), step=0, total=0, message="")
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[str(name)] = round(self._seconds.get(str(name), 0.0) + time.monotonic() - began, 3)
+
+    def metrics(self, **values: Any) -> None:
+        """Merged into the job's metrics when it ends."""
+        self._metrics |= values
+
+    def all_metrics(self) -> dict[str, Any]:
+        return {**self._metrics, "seconds": dict(self._seconds)}
+
+    def put(self, key: str, data: bytes | Path, content_type: str = "application/octet-stream") -> None:
+        """Store an object of this job, after asking the database whether the job still stands.
+
+        An erasure may begin between the question and the write: what then lands is swept by the scheduler, which visits the prefixes of
+        what was erased for an hour (:mod:`storage.erasure`).
+        """
+        self._raise_if_over()
+        self._look()
+        self._raise_if_over()
+        self._storage.objects.put(key, data, content_type)
+
+    @contextmanager
+    def succeed(self) -> Iterator[Session]:
+        """One transaction for the job's rows, whose last act sets the job succeeded, if it is still ours and not canceled.
+
+        Keep it to rows: store objects before. :class:`LeaseLost` or :class:`JobCanceled` roll all of it back.
+        """
+        self._raise_if_over()
+        self._ending = True
+        try:
+            with self._lock, self._storage.db.session() as session:
+                yield session
+                session.flush()
+                self._finish(session)
+        finally:
+            self._ending = False
+
+    def beat(self) -> None:
+        """Extend the lease and write progress that waits. Called by the heartbeat thread."""
+        if not self._ending:
+            with self._lock:
+                self._write({"lease_until": now() + timedelta(seconds=self._storage.settings.lease_s)})
+
+    @property
+    def over(self) -> bool:
+        return self._lost or self._canceled
+
+    def held(self) -> Any:
+        """The condition that every write of this lease carries."""
+        return (Job.id == self.job_id) & (Job.fence == self.fence) & (Job.state == JobState.PROCESSING)
+
+    def _finish(self, session: Session) -> None:
+        values = {"state": JobState.SUCCEEDED, "completed_at": now(), "lease_until": None, "error": None}
+        done = (
+            update(Job)
+            .where(self.held(), ~Job.cancel_requested, ~_account_gone())
+            .values(progress=self._progress, metrics=self.all_metrics(), **values)
+        )
+        if session.execute(done.returning(Job.id)).first() is None:
+            standing = session.execute(select(Job.id).where(self.held())).first()
+            raise JobCanceled if standing else LeaseLost
+
+    def _write(self, values: dict[str, Any]) -> None:
+        """One fenced UPDATE; also learns whether the job was canceled or lost. A database that is down is waited for until the lease ends."""
+        if self._ending or self.over:
+            return
+        extra = {"progress": dict(self._progress)} if self._unwritten else {}
+        if not extra and not values:
+            return
+        try:
+            with self._storage.db.session() as session:
+                change = update(Job).where(self.held()).values(**values, **extra).returning(Job.cancel_requested)
+                row = session.execute(change, execution_options={"synchronize_session": False}).first()
+        except ServiceDown as error:
+            log.warning("progress not written", job=self.job_id, error=str(error))
+            return
+        self._written_at, self._unwritten = time.monotonic(), False
+        self._saw(None if row is None else bool(row[0]))
+        if "lease_until" in values:
+            self._renewed()
+
+    def _look(self) -> None:
+        try:
+            with self._storage.db.reader() as session:
+                row = session.execute(select(Job.cancel_requested | _account_gone()).where(self.held())).first()
+        except ServiceDown as error:
+            log.warning("lease not checked", job=self.job_id, error=str(error))
+        else:
+            self._saw(None if row is None else bool(row[0]))
+
+    def _saw(self, cancel: bool | None) -> None:
+        self._looked_at = time.monotonic()
+        self._lost |= cancel is None
+        self._canceled |= bool(cancel)
+
+    def _renewed(self) -> None:
+        self._looked_at = time.monotonic()
+        self._ends_at = self._looked_at + self._storage.settings.lease_s
+
+    def _raise_if_over(self) -> None:
+        if self._canceled:
+            raise JobCanceled
+        if self._lost or time.monotonic() > self._ends_at:  # unrenewed for a whole lease: by now it may be another worker's
+            self._lost = True
+            raise LeaseLost
+
+
+def _account_gone() -> Any:
+    return select(Account.gone).where(Account.id == Job.account_id).scalar_subquery()
+
+
+@contextmanager
+def beating(lease: Lease, every_s: float) -> Iterator[None]:
+    """A thread that beats until the block ends or the lease is over."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(every_s) and not lease.over:
+            lease.beat()
+
+    thread = threading.Thread(target=beat, name=f"beat-{lease.job_id}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=5)

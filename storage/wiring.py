@@ -1,0 +1,33 @@
+"""Opens what lasts, by URL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from core.settings import Settings
+from storage.database import Database
+from storage.folder import FolderStore
+from storage.objects import ObjectStore
+from storage.secret import derived_key
+
+
+@dataclass(frozen=True)
+class Storage:
+    db: Database
+    objects: ObjectStore
+    settings: Settings
+
+
+def open_storage(settings: Settings) -> Storage:
+    """Connects lazily; tables are made by ``storage.migrations.upgrade(settings.database)``."""
+    return Storage(Database(settings.database), open_objects(settings), settings)
+
+
+def open_objects(settings: Settings) -> ObjectStore:
+    """``file://folder`` or ``s3://bucket?…``; ``ValueError`` for any other scheme."""
+    url = urlsplit(settings.store)
+    if url.scheme == "file":
+        return FolderStore(Path(unquote(url.netloc + url.path)), derived_key(settings, "object-links"), settings.site_url)
+    raise ValueError(f"LIKENESS_STORE_URL must start with file:// or s3://, not {settings.store!r}")
