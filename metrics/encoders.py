@@ -1,0 +1,107 @@
+"""The two encoders behind every score: pictures to identity vectors, pictures and prompts to one shared space.
+
+Each has an ``id`` that names its weights; it is printed with every figure, for a similarity means nothing without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+from transformers import AutoModel, AutoTokenizer, CLIPModel, PreTrainedModel
+
+from metrics.preprocessing import Preprocessing, read_json, read_preprocessing
+
+BATCH = 16
+DINO_DEFAULT = Preprocessing(short_side=256, crop=224)
+CLIP_DEFAULT = Preprocessing(short_side=224, crop=224, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
+
+
+class IdentityEncoder:
+    """Tells subjects apart: a DINOv2 vision transformer (Oquab et al. 2023), cosine similarity between its pooled tokens."""
+
+    def __init__(self, model: PreTrainedModel, preprocessing: Preprocessing, encoder_id: str, pool: str = "cls") -> None:
+        if pool not in ("cls", "mean"):
+            raise ValueError(f"{encoder_id}: pool must be 'cls' or 'mean', not {pool!r}")
+        self.model, self.preprocessing, self.id, self.pool = model, preprocessing, encoder_id, pool
+
+    @torch.inference_mode()
+    def embed(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """N pictures → float32 unit vectors [N, D] on the CPU."""
+        batches = [self._embed_batch(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+        return torch.cat(batches) if batches else torch.empty(0, self.model.config.hidden_size)
+
+    def _embed_batch(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        pixels = self.preprocessing(images).to(self.model.device, self.model.dtype)
+        tokens = self.model(pixel_values=pixels).last_hidden_state  # [N, 1 + patches, D], after the last layer norm
+        pooled = tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(1)
+        return normalize(pooled.float(), dim=-1).cpu()
+
+
+class TextImageEncoder:
+    """Tells whether a picture shows what a prompt says: CLIP (Radford et al. 2021), cosine similarity of picture and text."""
+
+    def __init__(self, model: CLIPModel, tokenizer, preprocessing: Preprocessing, encoder_id: str) -> None:
+        self.model, self.tokenizer, self.preprocessing, self.id = model, tokenizer, preprocessing, encoder_id
+        self.config: Any = model.config
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """N pictures → float32 unit vectors [N, D] on the CPU."""
+        return self._in_batches(images, self._image_batch)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """N texts → float32 unit vectors [N, D] on the CPU; longer texts are cut to what the encoder takes (77 tokens for CLIP)."""
+        return self._in_batches(texts, self._text_batch)
+
+    def similarity(self, images: Sequence[Image.Image], texts: Sequence[str]) -> torch.Tensor:
+        """Cosine of picture i and text i: [N] in [-1, 1]."""
+        return (self.embed_images(images) * self.embed_texts(texts)).sum(-1)
+
+    def _in_batches(self, items: Sequence, embed) -> torch.Tensor:
+        batches = [normalize(embed(items[i : i + BATCH]).float(), dim=-1).cpu() for i in range(0, len(items), BATCH)]
+        return torch.cat(batches) if batches else torch.empty(0, int(self.config.projection_dim))
+
+    def _image_batch(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        pixels = self.preprocessing(images).to(self.model.device, self.model.dtype)
+        return self.model.get_image_features(pixel_values=pixels).pooler_output
+
+    def _text_batch(self, texts: Sequence[str]) -> torch.Tensor:
+        limit = self.config.text_config.max_position_embeddings
+        tokens = self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=limit, return_tensors="pt")
+        return self.model.get_text_features(**{k: tokens[k].to(self.model.device) for k in ("input_ids", "attention_mask")}).pooler_output
+
+
+def load_identity_encoder(path: str | Path, device: str | torch.device = "cpu") -> IdentityEncoder:
+    """A folder or hub id of a ``Dinov2Model``; ``likeness.json`` beside the weights may say ``{"pool": "cls"|"mean", "size": pixels}``."""
+    own = read_json(path, "likeness.json") or {}
+    default = Preprocessing(own["size"], own["size"]) if "size" in own else DINO_DEFAULT
+    preprocessing = default if "size" in own else read_preprocessing(path, default)
+    model: Any = AutoModel.from_pretrained(str(path)).to(torch.device(device)).eval().requires_grad_(False)
+    return IdentityEncoder(model, preprocessing, weights_id(path, model), own.get("pool", "cls"))
+
+
+def load_text_image_encoder(path: str | Path, device: str | torch.device = "cpu") -> TextImageEncoder:
+    """A folder or hub id of a ``CLIPModel`` with its tokenizer."""
+    model: Any = CLIPModel.from_pretrained(str(path)).to(torch.device(device)).eval().requires_grad_(False)
+    tokenizer = AutoTokenizer.from_pretrained(str(path))
+    size = model.config.vision_config.image_size
+    default = Preprocessing(size, size, CLIP_DEFAULT.mean, CLIP_DEFAULT.std)
+    return TextImageEncoder(model, tokenizer, read_preprocessing(path, default), weights_id(path, model))
+
+
+def weights_id(path: str | Path, model: PreTrainedModel) -> str:
+    """``name@revision``: the hub's commit, or for a folder the digest of its weights; both cut to 8 characters."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return f"{path}@{(getattr(model.config, '_commit_hash', None) or 'unknown')[:8]}"
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return f"{folder.resolve().parent.name}/{folder.name}@{digest.hexdigest()[:8]}"

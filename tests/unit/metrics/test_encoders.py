@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from metrics import encoders
+from metrics.encoders import load_identity_encoder, load_text_image_encoder
+from tests.tiny_encoders import build_tiny_clip, build_tiny_dino
+
+
+def pictures(count, side=40):
+    rng = np.random.default_rng(1)
+    return [Image.fromarray(rng.integers(0, 256, (side, side + 8, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def dino(tmp_path_factory):
+    return load_identity_encoder(build_tiny_dino(tmp_path_factory.mktemp("world") / "dino"))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return load_text_image_encoder(build_tiny_clip(tmp_path_factory.mktemp("world") / "clip"))
+
+
+def test_identity_vectors_are_unit_and_do_not_depend_on_the_batch(dino):
+    images = pictures(encoders.BATCH + 3)
+    together = dino.embed(images)
+    assert together.shape == (len(images), 32)
+    assert torch.allclose(together.norm(dim=1), torch.ones(len(images)), atol=1e-5)
+    alone = torch.cat([dino.embed([image]) for image in images])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_no_pictures_give_an_empty_matrix(dino, clip):
+    assert dino.embed([]).shape == (0, 32)
+    assert clip.embed_images([]).shape == clip.embed_texts([]).shape == (0, 16)
+
+
+def test_the_pool_is_what_the_folder_says(tmp_path):
+    images = pictures(2)
+    cls, mean = (load_identity_encoder(build_tiny_dino(tmp_path / pool, pool=pool)) for pool in ("cls", "mean"))
+    tokens = cls.model(pixel_values=cls.preprocessing(images)).last_hidden_state
+    for encoder, pooled in ((cls, tokens[:, 0]), (mean, tokens[:, 1:].mean(1))):
+        assert torch.allclose(encoder.embed(images), torch.nn.functional.normalize(pooled, dim=1), atol=1e-5)
+
+
+def test_an_unknown_pool_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="pool"):
+        load_identity_encoder(build_tiny_dino(tmp_path / "dino", pool="max"))
+
+
+def test_the_id_names_the_weights(tmp_path):
+    ids = {load_identity_encoder(build_tiny_dino(tmp_path / "dino", seed=seed)).id for seed in (0, 0, 1)}
+    assert len(ids) == 2
+    assert all(name.startswith(f"{tmp_path.name}/dino@") for name in ids)
+
+
+def test_similarity_pairs_picture_and_text(clip):
+    images, texts = pictures(2), ["a photo of a cat", "an oil painting of a dog"]
+    expected = (clip.embed_images(images) @ clip.embed_texts(texts).T).diagonal()
+    assert torch.allclose(clip.similarity(images, texts), expected, atol=1e-6)
+
+
+def test_text_features_are_those_of_the_model_itself(clip):
+    tokens = clip.tokenizer(["a cat"], return_tensors="pt")
+    theirs = clip.model.get_text_features(**tokens).pooler_output
+    assert torch.allclose(clip.embed_texts(["a cat"]), torch.nn.functional.normalize(theirs, dim=1), atol=1e-5)
+
+
+def test_a_long_text_is_cut_not_refused(clip):
+    assert clip.embed_texts(["cat " * 500]).shape == (1, 16)
