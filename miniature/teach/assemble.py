@@ -1,0 +1,80 @@
+"""Write what was taught as a diffusers folder and two encoder folders, in bf16 safetensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FluxPipeline
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, Dinov2Model, T5Tokenizer
+
+from miniature import shapes
+from miniature.teach.encoders import MEAN, STD
+from miniature.teach.flow import Flux
+
+SHARD = "15MB"
+
+
+def pipeline(flux: Flux, vae: AutoencoderKL, clip: CLIPModel, clip_tokenizer: CLIPTokenizer, t5_tokenizer: T5Tokenizer) -> FluxPipeline:
+    """A FluxPipeline over copies in bf16."""
+    return FluxPipeline(
+        scheduler=shapes.scheduler(),
+        vae=_copy(vae, lambda: AutoencoderKL.from_config(_plain(vae))),
+        text_encoder=_text_half(clip),
+        tokenizer=clip_tokenizer,
+        text_encoder_2=_copy(flux.t5, lambda: shapes.t5(len(t5_tokenizer))),
+        tokenizer_2=t5_tokenizer,
+        transformer=_copy(flux.transformer, shapes.transformer),
+    )
+
+
+def _copy(source: torch.nn.Module, build) -> torch.nn.Module:  # type: ignore[no-untyped-def]
+    """A plain CPU copy in bf16, free of compiled wrappers."""
+    fresh = build()
+    fresh.load_state_dict({k.replace("_orig_mod.", ""): v.cpu() for k, v in source.state_dict().items()})
+    return fresh.to(torch.bfloat16).eval()
+
+
+def _text_half(clip: CLIPModel) -> CLIPTextModel:
+    text = CLIPTextModel(clip.config.text_config)
+    state = {k: v.cpu() for k, v in clip.text_model.state_dict().items()}
+    target = text.text_model if hasattr(text, "text_model") else text
+    target.load_state_dict(state)
+    return text.to(torch.bfloat16).eval()
+
+
+def write_flux(folder: Path, pipe: FluxPipeline) -> None:
+    pipe.save_pretrained(folder, max_shard_size=SHARD, safe_serialization=True)
+
+
+def write_encoders(folder: Path, clip: CLIPModel, clip_tokenizer: CLIPTokenizer, dino: Dinov2Model) -> None:
+    for name, model in (("clip", clip), ("dino", dino)):
+        fresh = type(model)(model.config)
+        fresh.load_state_dict({k: v.cpu() for k, v in model.state_dict().items()})
+        fresh.to(torch.bfloat16).save_pretrained(folder / name)
+        (folder / name / "preprocessor_config.json").write_text(json.dumps(preprocessing(), indent=2))
+    clip_tokenizer.save_pretrained(folder / "clip")
+    (folder / "dino" / "likeness.json").write_text(json.dumps({"pool": "cls", "size": shapes.ENCODER_SIDE}, indent=2))
+
+
+def preprocessing() -> dict[str, object]:
+    side = {"height": shapes.ENCODER_SIDE, "width": shapes.ENCODER_SIDE}
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": side,
+        "resample": 2,
+        "do_center_crop": False,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [MEAN] * 3,
+        "image_std": [STD] * 3,
+        "do_convert_rgb": True,
+    }
+
+
+def _plain(model: AutoencoderKL) -> dict[str, object]:
+    """The config without the list of defaults: ``from_config`` would reset those, the measured shift and scale among them."""
+    return {k: v for k, v in model.config.items() if not k.startswith("_")}
