@@ -88,6 +88,6 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and writes later cannot wait for another writer: SQLite answers "locked" at once. So take the turn first.
+    # A transaction that reads first and writes later cannot wait for another writer (SQLite answers "locked" at once): take the turn first.
     read_only = connection.get_execution_options().get("read_only", False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""How a job ends other than well, or goes back to the queue. Each is one conditional UPDATE, with the customer's mail in the same transaction."""
+"""How a job ends other than well, or goes back to the queue: one conditional UPDATE each, with the customer's mail in its transaction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.words import JobKind, JobState
 from storage import mails
 from storage.tables import Account, Job, Subject, Training, now
 
-GAVE_UP = "This stopped {n} times because of a fault on our side, not because of your photos. Nothing you did caused it; please start it again later."
+GAVE_UP = "This stopped {n} times because of a fault on our side; nothing that you did caused it. Please start it again later."
 RETRY_S, RETRY_SERVICE_S = 2.0, 10.0  # wait before the next attempt, doubled each time: a fault, a server that is down
 
 

@@ -50,7 +50,7 @@ def publish_new(storage: Storage, job: Job) -> bool:
 def run(storage: Storage, job_id: str, worker: str, work: Callable[[Lease], None]) -> str:
     """Claim the job, beat while ``work(lease)`` runs, and end it. Never raises for a job's own fault.
 
-    Returns ``succeeded``, ``failed``, ``canceled``, ``requeued``, or ``stepped back`` (someone else's, ended, or gone: nothing was written).
+    Returns ``succeeded``, ``failed``, ``canceled``, ``requeued``, or ``stepped back`` (another's, ended, or gone: nothing was written).
     """
     job = _claim(storage, job_id, worker)
     if job is None:

@@ -44,7 +44,7 @@ class Lease:
         self._renewed()
 
     def check(self) -> None:
-        """Call at every step. :class:`JobCanceled` if the customer or an erasure wants a stop, :class:`LeaseLost` if the job is no longer ours."""
+        """Call at every step. :class:`JobCanceled` if the customer or an erasure wants a stop, :class:`LeaseLost` if the job is not ours now."""
         self._raise_if_over()
         if not self._ending and time.monotonic() - self._looked_at >= LOOK_EVERY_S:
             self._look()
@@ -131,7 +131,7 @@ class Lease:
             raise JobCanceled if standing else LeaseLost
 
     def _write(self, values: dict[str, Any]) -> None:
-        """One fenced UPDATE; also learns whether the job was canceled or lost. A database that is down is waited for until the lease ends."""
+        """One fenced UPDATE; also learns whether the job was canceled or lost. While the database is down, the lease runs on to its end."""
         if self._ending or self.over:
             return
         extra = {"progress": dict(self._progress)} if self._unwritten else {}

@@ -54,7 +54,7 @@ class ObjectStore(Protocol):
         """Keys that start with ``prefix``, in order."""
 
     def erase(self, what: str | Iterable[str]) -> Erased:
-        """Every version of all keys under a prefix (a string, which must end in ``/``), or of the keys given. What is missing is no error."""
+        """Every version of all keys under a prefix (a string that ends in ``/``), or of the keys given. What is missing is no error."""
 
     def presign_get(self, key: str, ttl_s: int, filename: str | None = None) -> str:
         """A URL that serves the object until it expires; with ``filename``, as a download of that name."""

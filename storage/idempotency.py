@@ -1,0 +1,65 @@
+"""Idempotency-Key: a POST that is sent twice acts once, and both get the same answer."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from hashlib import sha256
+
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from core.errors import UserError
+from storage.tables import IdempotencyRecord, now
+
+KEPT = timedelta(hours=24)
+ABANDONED = timedelta(seconds=60)  # whoever began it died before answering: the next one may act
+
+
+def digest(method: str, path: str, body: bytes) -> str:
+    return sha256(b"\0".join([method.encode(), path.encode(), body])).hexdigest()
+
+
+def begin(session: Session, account_id: str, key: str, request_sha256: str) -> IdempotencyRecord | None:
+    """None: act, then :func:`finish` (or :func:`forget`). A record: answer with its ``status`` and ``body``. Commit before acting.
+
+    ``idempotency/other-request`` (422) for another body under the same key, ``idempotency/in-progress`` (409) while the first one runs.
+    """
+    if not 1 <= len(key) <= 200:
+        raise UserError("idempotency/key", "This Idempotency-Key cannot be used", "Use 1 to 200 characters, such as a UUID.", status=400)
+    record = session.get(IdempotencyRecord, (account_id, key), with_for_update=True)
+    if record is not None and _stale(record):
+        session.delete(record)
+        session.flush()
+        record = None
+    if record is None:
+        session.add(IdempotencyRecord(account_id=account_id, key=key, request_sha256=request_sha256, created_at=now()))
+        session.flush()
+        return None
+    return _answered(record, request_sha256)
+
+
+def finish(session: Session, account_id: str, key: str, status: int, body: bytes) -> None:
+    record = session.get(IdempotencyRecord, (account_id, key))
+    if record is not None:  # gone: the account was erased meanwhile
+        record.status, record.body = status, body
+
+
+def forget(session: Session, account_id: str, key: str) -> None:
+    """The act failed on our side: a repeat may try again."""
+    mine = (IdempotencyRecord.account_id == account_id) & (IdempotencyRecord.key == key)
+    session.execute(delete(IdempotencyRecord).where(mine))
+
+
+def _stale(record: IdempotencyRecord) -> bool:
+    age = now() - record.created_at
+    return age > KEPT or (record.status is None and age > ABANDONED)
+
+
+def _answered(record: IdempotencyRecord, request_sha256: str) -> IdempotencyRecord:
+    if record.request_sha256 != request_sha256:
+        detail = "Use a new key for a new request."
+        raise UserError("idempotency/other-request", "This Idempotency-Key was used for another request", detail)
+    if record.status is None:
+        detail = "Wait a moment, then send it again."
+        raise UserError("idempotency/in-progress", "The first request with this key is still running", detail, status=409)
+    return record
