@@ -1,0 +1,25 @@
+"""Workers by role: which Celery app serves which queue. One job at a time, one child: a child owns its GPU."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from celery import Celery
+
+from core.settings import Settings
+
+
+def run_worker(role: str, settings: Settings) -> None:
+    app = app_for(role, settings)
+    name = f"{role}-{os.getpid()}@{socket.gethostname()}"
+    level = settings.log_level.lower()
+    app.worker_main(["worker", f"--queues={role}", "--pool=prefork", "--concurrency=1", f"--hostname={name}", f"--loglevel={level}"])
+
+
+def app_for(role: str, settings: Settings) -> Celery:
+    if role == "train":
+        from trainer.worker import create_app
+    else:
+        from inference.worker import create_app
+    return create_app(settings)
