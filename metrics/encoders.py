@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,18 @@ class TextImageEncoder:
 def load_identity_encoder(path: str | Path, device: str | torch.device = "cpu") -> IdentityEncoder:
     """A folder or hub id of a ``Dinov2Model``; ``likeness.json`` beside the weights may say ``{"pool": "cls"|"mean", "size": pixels}``."""
     own = read_json(path, "likeness.json") or {}
-    default = Preprocessing(own["size"], own["size"]) if "size" in own else DINO_DEFAULT
-    preprocessing = default if "size" in own else read_preprocessing(path, default)
-    model: Any = AutoModel.from_pretrained(str(path)).to(torch.device(device)).eval().requires_grad_(False)
+    preprocessing = read_preprocessing(path, DINO_DEFAULT)
+    if "size" in own:
+        preprocessing = replace(preprocessing, short_side=own["size"], crop=own["size"])
+    model: Any = AutoModel.from_pretrained(str(path), dtype=torch.float32)
+    model.to(device).eval().requires_grad_(False)
     return IdentityEncoder(model, preprocessing, weights_id(path, model), own.get("pool", "cls"))
 
 
 def load_text_image_encoder(path: str | Path, device: str | torch.device = "cpu") -> TextImageEncoder:
     """A folder or hub id of a ``CLIPModel`` with its tokenizer."""
-    model: Any = CLIPModel.from_pretrained(str(path)).to(torch.device(device)).eval().requires_grad_(False)
+    model: Any = CLIPModel.from_pretrained(str(path), dtype=torch.float32)
+    model.to(device).eval().requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(str(path))
     size = model.config.vision_config.image_size
     default = Preprocessing(size, size, CLIP_DEFAULT.mean, CLIP_DEFAULT.std)

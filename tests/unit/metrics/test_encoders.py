@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from PIL import Image
 
 from metrics import encoders
 from metrics.encoders import load_identity_encoder, load_text_image_encoder
-from tests.tiny_encoders import build_tiny_clip, build_tiny_dino
+from tests.tiny_encoders import SIDE, build_tiny_clip, build_tiny_dino
 
 
 def pictures(count, side=40):
@@ -48,6 +50,20 @@ def test_the_pool_is_what_the_folder_says(tmp_path):
 def test_an_unknown_pool_is_refused(tmp_path):
     with pytest.raises(ValueError, match="pool"):
         load_identity_encoder(build_tiny_dino(tmp_path / "dino", pool="max"))
+
+
+def test_the_size_is_the_folders_own_and_the_normalisation_that_of_its_processor(tmp_path):
+    folder = build_tiny_dino(tmp_path / "dino")
+    config = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "resample": 2, "size": {"height": 99, "width": 99}, "do_center_crop": False}
+    (folder / "preprocessor_config.json").write_text(json.dumps(config))
+    read = load_identity_encoder(folder).preprocessing
+    assert (read.short_side, read.crop, read.mean, read.std, read.resample) == (SIDE, SIDE, (0.5,) * 3, (0.25,) * 3, 2)
+
+
+def test_weights_kept_in_bf16_are_judged_in_fp32(tmp_path):
+    folder = build_tiny_dino(tmp_path / "dino")
+    load_identity_encoder(folder).model.to(torch.bfloat16).save_pretrained(folder)
+    assert load_identity_encoder(folder).model.dtype == torch.float32
 
 
 def test_the_id_names_the_weights(tmp_path):
