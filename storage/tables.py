@@ -5,7 +5,21 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, DateTime, Float, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -29,7 +43,16 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+NAMES = {  # so that a migration can name what it changes, on every database
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
 class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMES)
     type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON(), list[Any]: JSON()}
 
 
@@ -282,6 +305,21 @@ class Tombstone(Base):
     __tablename__ = "tombstones"
     target_id: Mapped[str] = mapped_column(String(40), primary_key=True)  # an adapter's id
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
+
+
+class Erasure(Base):
+    """An erasure under way, so that a crash cannot leave half of it; then, for an hour, the prefixes to sweep once more. Then it goes too."""
+
+    __tablename__ = "erasures"
+    target_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    scope: Mapped[str] = mapped_column(String(16))
+    account_id: Mapped[str] = mapped_column(String(40))  # no foreign key: the account may be what is erased
+    address: Mapped[str] = mapped_column(String(320), default="")  # whose sent mails to erase; emptied once done
+    prefixes: Mapped[list[Any]] = mapped_column(default=list)
+    object_keys: Mapped[list[Any]] = mapped_column(default=list)
+    rows: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {table: count}
+    started_at: Mapped[datetime] = mapped_column(default=now, index=True)
+    finished_at: Mapped[datetime | None] = mapped_column()
 
 
 class Receipt(Base):
