@@ -1,0 +1,51 @@
+"""Which device does the work, how much memory it has left, and which attention kernels are safe on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from core.errors import UserError
+
+GIB_HEADROOM = 8 * 2**30  # activations of a 1024² step with checkpointing, next to the weights
+
+
+def pick_device(setting: str = "auto") -> torch.device:
+    """``auto`` is the first CUDA GPU, else the CPU. Never call this in a process that forks afterwards: it initialises CUDA."""
+    if setting == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(setting)
+    except RuntimeError as error:
+        raise UserError("device/unknown", f"No such device: {setting}", "Use auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device/no-gpu", "No usable CUDA GPU", f"The setting asks for {setting}: install a CUDA build of torch, or use cpu."
+        )
+    return device
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def describe(device: torch.device) -> str:
+    """For cards and reports: the GPU's name, or the number of CPU threads that torch uses."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+
+@contextmanager
+def training_attention(device: torch.device) -> Iterator[None]:
+    """Attention without cuDNN, whose backward gives NaN gradients on Hopper (pytorch#196678). Leave it on for the forward alone."""
+    if device.type != "cuda":
+        yield
+        return
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH], set_priority=True):
+        yield

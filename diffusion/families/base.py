@@ -1,0 +1,69 @@
+"""What a base-model family must say of itself, so that no code above asks which family it is."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from diffusion.loading import BaseModel
+    from diffusion.text import PromptEmbeds
+
+
+class Family(ABC):
+    """One architecture of transformer, VAE and text encoders. Stateless: everything comes from the base model that is passed in."""
+
+    name: ClassVar[str]
+    pipelines: ClassVar[Mapping[str, type]]  # mode → diffusers pipeline class over the same components
+    text_encoder_names: ClassVar[tuple[str, ...]]  # as model_index.json names them
+    tokenizer_names: ClassVar[tuple[str, ...]]
+    default_resolution: ClassVar[int]  # pixels a side, where the folder does not say
+    lora_targets: ClassVar[Mapping[str, str]]  # target set → regular expression over full module names
+
+    @abstractmethod
+    def max_text_tokens(self, tokenizers: Mapping[str, Any]) -> int:
+        """Tokens per prompt that the transformer reads."""
+
+    @abstractmethod
+    def encode_prompts(self, base: BaseModel, prompts: list[str]) -> PromptEmbeds: ...
+
+    @abstractmethod
+    def pack(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents [B, C, h, w] → the transformer's tokens [B, N, D]."""
+
+    @abstractmethod
+    def unpack(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor: ...
+
+    @abstractmethod
+    def image_ids(self, height: int, width: int, first: int = 0) -> torch.Tensor:
+        """Positions [N, 3] of the tokens of latents of that height and width."""
+
+    @abstractmethod
+    def shift(self, base: BaseModel, tokens: int) -> float:
+        """μ of the noise-level shift at that many image tokens."""
+
+    @abstractmethod
+    def predict(
+        self, transformer: Any, tokens: torch.Tensor, ids: torch.Tensor, text: PromptEmbeds, sigmas: torch.Tensor, guidance: float
+    ) -> torch.Tensor:
+        """Velocity [B, N, D] for noisy tokens [B, N, D] at noise levels [B]."""
+
+    def lora_modules(self, transformer: nn.Module, target_set: str) -> list[str]:
+        """Full names of the linear layers that an adapter of this target set may touch, in the model's order."""
+        pattern = re.compile(self.lora_targets[target_set])
+        return [name for name in _plain_names(transformer) if pattern.fullmatch(name)]
+
+    def lora_allowlist(self, transformer: nn.Module) -> set[str]:
+        """Modules that any adapter file may touch: the union of all target sets."""
+        return {name for target_set in self.lora_targets for name in self.lora_modules(transformer, target_set)}
+
+
+def _plain_names(transformer: nn.Module) -> Sequence[str]:
+    """Names of linear layers as they are without an adapter: PEFT wraps a layer and keeps it as ``base_layer``."""
+    names = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear) and ".lora_" not in name]
+    return [name.removesuffix(".base_layer") for name in names]

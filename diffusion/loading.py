@@ -1,0 +1,179 @@
+"""A base model in memory: its components as ``model_index.json`` names them, on one device, frozen, ready for adapters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizationConfig
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from torch import nn
+
+from core.errors import UserError
+from core.logs import get_logger
+from diffusion.devices import GIB_HEADROOM, free_memory, pick_device
+from diffusion.families import Family, family_of
+from diffusion.hub import fetch
+from diffusion.precision import Precision, choose
+
+log = get_logger("diffusion")
+
+
+@dataclass
+class BaseModel:
+    """The frozen base. ``path`` is what the operator named (hub id or folder), ``folder`` where its files lie."""
+
+    path: str
+    folder: Path
+    family: Family
+    device: torch.device
+    precision: Precision
+    parts: dict[str, Any]  # diffusers component name → module, tokenizer or scheduler
+    offloaded: set[str] = field(default_factory=set)  # parts that stay on the CPU and visit the device while in use
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.precision.dtype
+
+    @property
+    def transformer(self) -> Any:
+        return self.parts["transformer"]
+
+    @property
+    def vae(self) -> Any:
+        return self.parts["vae"]
+
+    @property
+    def scheduler(self) -> Any:
+        return self.parts["scheduler"]
+
+    @property
+    def text_encoders(self) -> dict[str, Any]:
+        return {name: self.parts[name] for name in self.family.text_encoder_names}
+
+    @property
+    def tokenizers(self) -> dict[str, Any]:
+        return {name: self.parts[name] for name in self.family.tokenizer_names}
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What ``likeness.json`` in the folder says of this base: ``resolution``, ``licence``, ``notes``, ``recipe`` (overrides)."""
+        path = self.folder / "likeness.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    @property
+    def resolution(self) -> int:
+        """Default side in pixels."""
+        return int(self.facts.get("resolution", self.family.default_resolution))
+
+    @cached_property
+    def max_text_tokens(self) -> int:
+        return self.family.max_text_tokens(self.tokenizers)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the model index and the transformer's config and first shard's header: which weights an adapter was fitted on."""
+        return _fingerprint(self.folder)
+
+    def components(self) -> dict[str, Any]:
+        """What a diffusers pipeline class of the family takes; all pipelines share these very modules."""
+        return dict(self.parts)
+
+    def pipeline(self, mode: str = "text_to_image") -> Any:
+        """A pipeline over the shared components, with a scheduler of its own, since schedulers keep the state of one run."""
+        scheduler = type(self.scheduler).from_config(self.scheduler.config)
+        pipeline = self.family.pipelines[mode](**(self.components() | {"scheduler": scheduler}))
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    @contextmanager
+    def at_hand(self, *names: str) -> Iterator[None]:
+        """Brings offloaded parts to the device while they are used; ``text_encoders`` stands for all of them."""
+        wanted = [part for name in names for part in (self.family.text_encoder_names if name == "text_encoders" else [name])]
+        visiting = [self.parts[name] for name in wanted if name in self.offloaded]
+        for module in visiting:
+            module.to(self.device)
+        try:
+            yield
+        finally:
+            for module in visiting:
+                module.to("cpu")
+
+
+def load_base(path: str | Path, *, precision: str = "auto", device: str = "auto", revision: str | None = None) -> BaseModel:
+    """Loads a folder or a hub id in the diffusers layout, from safetensors only.
+
+    Raises :class:`core.errors.UserError` with what to do (gated or unknown repository, no network, no GPU for the precision asked).
+    """
+    folder = fetch(str(path), revision)
+    family = family_of(folder)
+    where = pick_device(device)
+    held = choose(precision, where, transformer_bytes(folder))
+    parts = _load_parts(folder, held)
+    base = BaseModel(str(path), folder, family, where, held, parts)
+    _place(base)
+    log.info("base model loaded", base=base.path, family=family.name, device=str(where), precision=held.name)
+    return base
+
+
+def transformer_bytes(folder: Path) -> int:
+    """Size of the transformer's weight files; 0 where there are none."""
+    return sum(file.stat().st_size for file in (folder / "transformer").glob("*.safetensors"))
+
+
+def _load_parts(folder: Path, precision: Precision) -> dict[str, Any]:
+    diffusers_logging.disable_progress_bar()
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(
+            folder, dtype=precision.dtype, use_safetensors=True, quantization_config=_quantisation(precision)
+        )
+    except (OSError, SafetensorError) as error:
+        raise UserError("base-model/incomplete", "The base model cannot be read", f"{folder}: {error}") from error
+    parts = {name: part for name, part in pipeline.components.items() if part is not None}
+    for part in parts.values():
+        if isinstance(part, nn.Module):
+            part.eval().requires_grad_(False)
+    return parts
+
+
+def _quantisation(precision: Precision) -> PipelineQuantizationConfig | None:
+    """NF4 with double quantisation for the transformer only: text encoders and VAE lose more than they save (QLoRA, Dettmers 2023)."""
+    if not precision.quantised:
+        return None
+    nf4: Any = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=precision.dtype
+    )
+    return PipelineQuantizationConfig(quant_mapping={"transformer": nf4})
+
+
+def _place(base: BaseModel) -> None:
+    """The transformer always lives on the device; text encoders and VAE too if there is room, else they visit."""
+    base.transformer.to(base.device)
+    for name in ("vae", *base.family.text_encoder_names):
+        module = base.parts[name]
+        if base.device.type == "cpu" or _size(module) + GIB_HEADROOM < free_memory(base.device):
+            module.to(base.device)
+        else:
+            base.offloaded.add(name)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+def _fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in ("model_index.json", "transformer/config.json"):
+        digest.update((folder / name).read_bytes())
+    for shard in sorted((folder / "transformer").glob("*.safetensors")):
+        with shard.open("rb") as file:
+            digest.update(file.read(1 << 20))  # header and the first weights: enough to tell two trainings of one shape apart
+    return digest.hexdigest()[:16]
