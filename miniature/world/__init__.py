@@ -4,10 +4,33 @@ from miniature.world.captions import caption, describe
 from miniature.world.identity import FACTOR_NAMES, KINDS, UNSEEN_SEED_START, identity_factors
 from miniature.world.render import render, subject_mask
 from miniature.world.scene import (
-    ACCESSORIES, BACKGROUNDS, FRAMINGS, HELD_OUT_STYLE_ACCESSORY, LIGHTS, POSES, STYLES, Scene, sample_scene,
+    ACCESSORIES,
+    BACKGROUNDS,
+    FRAMINGS,
+    HELD_OUT_STYLE_ACCESSORY,
+    LIGHTS,
+    POSES,
+    STYLES,
+    Scene,
+    sample_scene,
 )
 
 __all__ = [
-    "ACCESSORIES", "BACKGROUNDS", "FACTOR_NAMES", "FRAMINGS", "HELD_OUT_STYLE_ACCESSORY", "KINDS", "LIGHTS", "POSES", "STYLES",
-    "UNSEEN_SEED_START", "Scene", "caption", "describe", "identity_factors", "render", "sample_scene", "subject_mask",
+    "ACCESSORIES",
+    "BACKGROUNDS",
+    "FACTOR_NAMES",
+    "FRAMINGS",
+    "HELD_OUT_STYLE_ACCESSORY",
+    "KINDS",
+    "LIGHTS",
+    "POSES",
+    "STYLES",
+    "UNSEEN_SEED_START",
+    "Scene",
+    "caption",
+    "describe",
+    "identity_factors",
+    "render",
+    "sample_scene",
+    "subject_mask",
 ]

@@ -52,7 +52,7 @@ def _top_hat(canvas: Canvas, view: View, a: Anchors, colour: Tensor) -> None:
     u, v = _on_crown(view, a, 0.10)
     w = a.crown_width
     tube = sdf.box(u * (1 - 0.10 * (v + 0.5)), v + 0.52, w * 0.86, 0.55, 0.08)
-    sheen = 1 + 0.35 * torch.exp(-(((u / w) + 0.45) / 0.16) ** 2)
+    sheen = 1 + 0.35 * torch.exp(-((((u / w) + 0.45) / 0.16) ** 2))
     canvas.paint(tube, (colour * sheen + 0.02).clamp(0, 1), dome=0.42, lift=0.5)
     band = sdf.common(tube, (v + 0.14).abs() - 0.12, 0.01)
     canvas.paint(band, mix(constant((0.80, 0.16, 0.20), u), constant((0.93, 0.88, 0.78), u), _is_reddish(colour)), ink=0.8)
@@ -129,7 +129,12 @@ def _beanie(canvas: Canvas, view: View, a: Anchors, colour: Tensor) -> None:
     w = a.crown_width
     dome = sdf.common(sdf.ellipse(u, v, w * 1.06, 0.62), v - 0.05, 0.05)
     rib = 0.90 + 0.14 * torch.sin(u / (1.05 - v).clamp_min(0.4) * 42)
-    canvas.paint(sdf.circle(u, v + 0.68, 0.19), mix(colour, constant((1, 1, 1), u), 0.7) * (0.93 + 0.1 * torch.sin(u * 70) * torch.sin(v * 64)), dome=0.18, lift=0.6)
+    canvas.paint(
+        sdf.circle(u, v + 0.68, 0.19),
+        mix(colour, constant((1, 1, 1), u), 0.7) * (0.93 + 0.1 * torch.sin(u * 70) * torch.sin(v * 64)),
+        dome=0.18,
+        lift=0.6,
+    )
     canvas.paint(dome, (colour * rib).clamp(0, 1), dome=0.4, lift=0.55)
     cuff = sdf.bow(u, v + 0.02, w * 1.16, 0.04, 0.22)
     canvas.paint(cuff, (mix(colour, constant((1, 1, 1), u), 0.16) * (0.88 + 0.16 * torch.sin(u * 34))).clamp(0, 1), dome=0.14, lift=0.8)
@@ -175,8 +180,15 @@ def _beret(canvas: Canvas, view: View, a: Anchors, colour: Tensor) -> None:
 
 AT_NECK: dict[str, Drawing] = {"scarf": _scarf, "bow tie": _bow_tie, "bandana": _bandana}
 ON_HEAD: dict[str, Drawing] = {
-    "round glasses": _round_glasses, "top hat": _top_hat, "crown": _crown, "flower crown": _flower_crown, "headphones": _headphones,
-    "beanie": _beanie, "star earring": _star_earring, "party hat": _party_hat, "beret": _beret,
+    "round glasses": _round_glasses,
+    "top hat": _top_hat,
+    "crown": _crown,
+    "flower crown": _flower_crown,
+    "headphones": _headphones,
+    "beanie": _beanie,
+    "star earring": _star_earring,
+    "party hat": _party_hat,
+    "beret": _beret,
 }
 
 

@@ -9,7 +9,19 @@ from miniature.world import sdf
 from miniature.world.canvas import Canvas
 from miniature.world.colour import constant, mix, step
 from miniature.world.features import (
-    Anchors, EyeShape, blaze, body_fur, coat_colour, comb, eye, eye_colour, head_fur, like, marking_colour, nose_colour, patch,
+    Anchors,
+    EyeShape,
+    blaze,
+    body_fur,
+    coat_colour,
+    comb,
+    eye,
+    eye_colour,
+    head_fur,
+    like,
+    marking_colour,
+    nose_colour,
+    patch,
     white_colour,
 )
 from miniature.world.identity import Traits
@@ -24,9 +36,15 @@ def anchors(t: Traits) -> Anchors:
     """Where accessories sit on these cats."""
     one = t["head_width"]
     return Anchors(
-        crown_y=like(one, -0.74), crown_width=0.52 * _width(t), neck_y=like(one, 1.02), neck_width=like(one, 0.66),
-        eye_x=_eye_x(t), eye_y=like(one, -0.03), eye_size=t.span("eye_size", 0.23, 0.34),
-        ear_x=0.62 * _width(t), ear_y=like(one, -0.62),
+        crown_y=like(one, -0.74),
+        crown_width=0.52 * _width(t),
+        neck_y=like(one, 1.02),
+        neck_width=like(one, 0.66),
+        eye_x=_eye_x(t),
+        eye_y=like(one, -0.03),
+        eye_size=t.span("eye_size", 0.23, 0.34),
+        ear_x=0.62 * _width(t),
+        ear_y=like(one, -0.62),
     )
 
 
@@ -78,7 +96,7 @@ def _coat_on_head(view: View, t: Traits, fur: Tensor) -> Tensor:
     bands = torch.cos(angle * t.span("stripe_frequency", 9, 21) + (fur - 0.5) * 1.2)
     reach = step(0.48, 0.68, torch.sqrt(x * x + (y - 0.28) ** 2))
     colour = mix(coat, marking, step(0.15, 0.5, bands) * reach * t.gate("stripe_strength", 0.4, 0.7) * 0.92)
-    points = torch.exp(-((x / 0.48) ** 2 + ((y - 0.22) / 0.50) ** 2) ** 1.5)
+    points = torch.exp(-(((x / 0.48) ** 2 + ((y - 0.22) / 0.50) ** 2) ** 1.5))
     colour = mix(colour, marking, points * t.gate("dark_mask", 0.55, 0.9) * 0.95)
     colour = mix(colour, comb(marking_colour(t) * 0.55 + coat_colour(t).flip(1) * 0.05, fur), patch(t, x, y, fur))
     return mix(colour, comb(white_colour(t), fur), blaze(t, x, y, fur))
@@ -124,7 +142,7 @@ def _muzzle(canvas: Canvas, view: View, t: Traits) -> None:
     canvas.raise_by(0.10 * torch.exp(-((u / 0.16) ** 2 + ((v + 0.22) / 0.34) ** 2)))
     for side in (-1, 1):
         pad_u, pad_v = u - side * 0.15 * size, v - 0.16 * size
-        pad = torch.exp(-((pad_u / (0.19 * size)) ** 2 + (pad_v / (0.155 * size)) ** 2) ** 1.4)
+        pad = torch.exp(-(((pad_u / (0.19 * size)) ** 2 + (pad_v / (0.155 * size)) ** 2) ** 1.4))
         canvas.raise_by(0.17 * pad)
         canvas.tint(constant((1.0, 0.97, 0.94), u), pad * 0.20)
     line = constant((0.20, 0.11, 0.11), u)
@@ -142,7 +160,8 @@ def _muzzle(canvas: Canvas, view: View, t: Traits) -> None:
             canvas.paint(hair, constant((0.98, 0.97, 0.95), u), ink=0.45, opacity=0.85)
     nose = sdf.merge(
         sdf.ellipse(u, v + 0.03, 0.115 * size, 0.055 * size),
-        sdf.ellipse(u, v - 0.015, 0.055 * size, 0.055 * size), 0.06,
+        sdf.ellipse(u, v - 0.015, 0.055 * size, 0.055 * size),
+        0.06,
     )
     canvas.paint(nose, nose_colour(t), dome=0.08, lift=1.0, gloss=0.7)
     canvas.colour += (1 - canvas.colour) * (canvas.coverage(sdf.ellipse(u + 0.03, v + 0.05, 0.04, 0.015), 0.03) * 0.4)

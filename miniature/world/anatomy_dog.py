@@ -9,7 +9,19 @@ from miniature.world import sdf
 from miniature.world.canvas import Canvas
 from miniature.world.colour import constant, mix, step
 from miniature.world.features import (
-    Anchors, EyeShape, blaze, body_fur, coat_colour, comb, eye, eye_colour, head_fur, like, marking_colour, nose_colour, patch,
+    Anchors,
+    EyeShape,
+    blaze,
+    body_fur,
+    coat_colour,
+    comb,
+    eye,
+    eye_colour,
+    head_fur,
+    like,
+    marking_colour,
+    nose_colour,
+    patch,
     white_colour,
 )
 from miniature.world.identity import Traits
@@ -29,9 +41,15 @@ def anchors(t: Traits) -> Anchors:
     """Where accessories sit on these dogs."""
     one = t["head_width"]
     return Anchors(
-        crown_y=like(one, -0.80), crown_width=0.56 * _width(t), neck_y=like(one, 1.10), neck_width=like(one, 0.64),
-        eye_x=_eye_x(t), eye_y=like(one, -0.18), eye_size=t.span("eye_size", 0.19, 0.27),
-        ear_x=0.78 * _width(t), ear_y=like(one, -0.42),
+        crown_y=like(one, -0.80),
+        crown_width=0.56 * _width(t),
+        neck_y=like(one, 1.10),
+        neck_width=like(one, 0.64),
+        eye_x=_eye_x(t),
+        eye_y=like(one, -0.18),
+        eye_size=t.span("eye_size", 0.19, 0.27),
+        ear_x=0.78 * _width(t),
+        ear_y=like(one, -0.42),
     )
 
 
@@ -85,7 +103,7 @@ def _coat_on_head(view: View, t: Traits, fur: Tensor) -> Tensor:
     x, y = view.surface()
     marking = comb(marking_colour(t), fur)
     colour = mix(comb(coat_colour(t), fur), marking, _spots(t, x, y, 1.7, 32) * step(0.1, 0.4, x.abs() + (y + 0.2).abs() * 0.4))
-    mask = torch.exp(-((x / 0.42) ** 2 + ((y - 0.40) / 0.48) ** 2) ** 1.6)
+    mask = torch.exp(-(((x / 0.42) ** 2 + ((y - 0.40) / 0.48) ** 2) ** 1.6))
     colour = mix(colour, marking, mask * t.gate("dark_mask", 0.5, 0.85) * 0.95)
     colour = mix(colour, marking, patch(t, x, y, fur))
     colour = mix(colour, comb(white_colour(t), fur), blaze(t, x, y, fur))
@@ -120,7 +138,9 @@ def draw_head(canvas: Canvas, view: View, t: Traits) -> None:
     shape_of_eye = EyeShape(size, size * 0.86, like(size, 0.10), like(size, 1.02), 0.58, 0.58, 0.0, 0.030)
     for side in (-1, 1):
         u, v = view.at(side * _eye_x(t), -0.26, 0.85)
-        canvas.raise_by(0.08 * torch.exp(-((u / 0.2) ** 2 + ((v + 0.12) / 0.12) ** 2)) - 0.08 * torch.exp(-((u / 0.2) ** 2 + (v / 0.18) ** 2)))
+        canvas.raise_by(
+            0.08 * torch.exp(-((u / 0.2) ** 2 + ((v + 0.12) / 0.12) ** 2)) - 0.08 * torch.exp(-((u / 0.2) ** 2 + (v / 0.18) ** 2))
+        )
         eye(canvas, view, side, (_eye_x(t), like(size, -0.18), 0.85), shape_of_eye, iris, rim)
     _muzzle(canvas, view, t, fur)
 
@@ -129,7 +149,11 @@ def _muzzle(canvas: Canvas, view: View, t: Traits, fur: Tensor) -> None:
     size = t.span("muzzle_size", 0.80, 1.18)
     u, v = view.at(0.0, 0.36, 1.05, narrow=False)
     top = sdf.ellipse(u, v + 0.06, 0.26 * size, 0.40 * size)
-    jowls = sdf.merge(sdf.ellipse(u - 0.17 * size, v - 0.10, 0.27 * size, 0.27 * size), sdf.ellipse(u + 0.17 * size, v - 0.10, 0.27 * size, 0.27 * size), 0.08)
+    jowls = sdf.merge(
+        sdf.ellipse(u - 0.17 * size, v - 0.10, 0.27 * size, 0.27 * size),
+        sdf.ellipse(u + 0.17 * size, v - 0.10, 0.27 * size, 0.27 * size),
+        0.08,
+    )
     muzzle = sdf.merge(top, jowls, 0.12)
     chin = sdf.ellipse(u, v - 0.36 * size, 0.17 * size, 0.14 * size)
     coat = _coat_on_head(view, t, fur)
@@ -147,7 +171,9 @@ def _muzzle(canvas: Canvas, view: View, t: Traits, fur: Tensor) -> None:
             dot = sdf.circle(side * u - (0.14 + 0.075 * (k % 2) + 0.03 * k) * size, v - (0.04 + 0.045 * k) * size, 0.012)
             canvas.tint(line, canvas.coverage(dot, 0.01) * 0.45)
     wide = size * 0.98
-    nose = sdf.merge(sdf.ellipse(nose_u, nose_v + 0.03, 0.18 * wide, 0.105 * wide), sdf.ellipse(nose_u, nose_v - 0.05, 0.10 * wide, 0.08 * wide), 0.08)
+    nose = sdf.merge(
+        sdf.ellipse(nose_u, nose_v + 0.03, 0.18 * wide, 0.105 * wide), sdf.ellipse(nose_u, nose_v - 0.05, 0.10 * wide, 0.08 * wide), 0.08
+    )
     canvas.paint(nose, nose_colour(t), dome=0.11, lift=1.05, gloss=0.8)
     for side in (-1, 1):
         nostril = sdf.ellipse(*sdf.turned(nose_u - side * 0.085 * wide, nose_v - 0.02, side * 0.5), 0.045 * wide, 0.026 * wide)

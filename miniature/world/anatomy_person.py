@@ -29,16 +29,22 @@ def anchors(t: Traits) -> Anchors:
     """Where accessories sit on these people."""
     one = t["head_width"]
     return Anchors(
-        crown_y=like(one, -0.92) - 0.16 * t["hair_volume"], crown_width=_width(t) * 0.95, neck_y=like(one, 1.34),
-        neck_width=like(one, 0.40), eye_x=_eye_x(t), eye_y=like(one, 0.06), eye_size=t.span("eye_size", 0.19, 0.25),
-        ear_x=_width(t) * 1.04, ear_y=like(one, 0.20),
+        crown_y=like(one, -0.92) - 0.16 * t["hair_volume"],
+        crown_width=_width(t) * 0.95,
+        neck_y=like(one, 1.34),
+        neck_width=like(one, 0.40),
+        eye_x=_eye_x(t),
+        eye_y=like(one, 0.06),
+        eye_size=t.span("eye_size", 0.19, 0.25),
+        ear_x=_width(t) * 1.04,
+        ear_y=like(one, 0.20),
     )
 
 
 def skin_colour(t: Traits) -> Tensor:
     """Skin from deep to pale, from rosy to golden, [B, 3, 1, 1]."""
     lightness = t.span("skin_tone", 0.42, 0.90)
-    a, b = hue_path(t["skin_warmth"], ((38, 0.062), (52, 0.066), (70, 0.068)), 1.35 - 0.75 * (lightness - 0.42) / 0.48)
+    a, b = hue_path(t["skin_warmth"], ((28, 0.066), (50, 0.066), (78, 0.072)), 1.35 - 0.75 * (lightness - 0.42) / 0.48)
     return rgb_from_oklab(lightness, a, b)
 
 
@@ -88,7 +94,9 @@ def draw_body(canvas: Canvas, view: View, t: Traits) -> None:
     neck = sdf.limb(x, y, (0.0, 0.6), (0.0, 1.55), 0.30, 0.36)
     canvas.paint(neck, skin * 0.93, dome=0.3, lift=0.1)
     shoulders = sdf.merge(
-        sdf.box(x, y - 3.0, 1.34, 1.32, 0.62), sdf.limb(x.abs(), y, (0.25, 1.42), (1.0, 1.86), 0.16, 0.30), 0.3,
+        sdf.box(x, y - 3.0, 1.34, 1.32, 0.62),
+        sdf.limb(x.abs(), y, (0.25, 1.42), (1.0, 1.86), 0.16, 0.30),
+        0.3,
     )
     collar = sdf.ellipse(x, y - 1.30, 0.46, 0.30)
     knit = 0.5 + 0.5 * torch.sin(x * 60) * torch.sin(y * 34 + x.abs() * 6)
@@ -150,7 +158,7 @@ def _nose_and_mouth(canvas: Canvas, view: View, t: Traits, skin: Tensor, flush: 
     u, v = view.at(0.0, 0.36, 1.06)
     bridge_u, _ = view.at(0.0, 0.15, 0.98)
     canvas.raise_by(0.13 * torch.exp(-((bridge_u / (0.075 * size)) ** 2 + ((v + 0.20) / 0.24) ** 2)))
-    tip = torch.exp(-((u / (0.115 * size)) ** 2 + (v / (0.10 * size)) ** 2) ** 1.3)
+    tip = torch.exp(-(((u / (0.115 * size)) ** 2 + (v / (0.10 * size)) ** 2) ** 1.3))
     canvas.raise_by(0.20 * size * tip)
     canvas.tint(flush, tip * 0.30)
     under = sdf.bow(u, v - 0.10 * size, 0.12 * size, -0.045, 0.016)
@@ -174,7 +182,8 @@ def _mouth(canvas: Canvas, view: View, t: Traits, skin: Tensor, flush: Tensor) -
     lip_v = v + smile
     lower = sdf.almond(u, lip_v - full * 0.45, wide * 0.86, full * 1.15)
     upper = torch.minimum(
-        sdf.almond(u - 0.055, lip_v + full * 0.25, wide * 0.80, full * 0.85), sdf.almond(u + 0.055, lip_v + full * 0.25, wide * 0.80, full * 0.85)
+        sdf.almond(u - 0.055, lip_v + full * 0.25, wide * 0.80, full * 0.85),
+        sdf.almond(u + 0.055, lip_v + full * 0.25, wide * 0.80, full * 0.85),
     )
     canvas.paint(lower, rose, ink=0.35, softness=0.02, opacity=0.9, gloss=0.35)
     canvas.paint(upper, rose * 0.88, ink=0.35, softness=0.02, opacity=0.9)
@@ -222,7 +231,12 @@ def _front_hair(canvas: Canvas, view: View, t: Traits) -> None:
     for side in (-1, 1):
         reach = -0.05 + 1.45 * length
         lock = sdf.limb(
-            view.x + 0.07 * view.sin_yaw, view.y, (side * (width + 0.02), -0.25), (side * (width + 0.09), reach), 0.12 + volume * 0.35, 0.05 + volume * 0.5,
+            view.x + 0.07 * view.sin_yaw,
+            view.y,
+            (side * (width + 0.02), -0.25),
+            (side * (width + 0.09), reach),
+            0.12 + volume * 0.35,
+            0.05 + volume * 0.5,
         )
         outline = sdf.merge(outline, lock, 0.12)
     outline = outline + _curls(view, t)
@@ -236,7 +250,7 @@ def _front_hair(canvas: Canvas, view: View, t: Traits) -> None:
     opening = sdf.common(edge, sides, 0.14)
     hair = sdf.cut(outline, opening, 0.03)
     canvas.shade(canvas.coverage(hair - 0.05, 0.14) * step(0.02, -0.06, opening) * 0.38 * canvas.mask)
-    shine = torch.exp(-(((torch.sqrt(view.x**2 + (view.y - 0.1) ** 2)) - 0.86) / 0.10) ** 2) * step(0.1, -0.5, view.y)
+    shine = torch.exp(-((((torch.sqrt(view.x**2 + (view.y - 0.1) ** 2)) - 0.86) / 0.10) ** 2)) * step(0.1, -0.5, view.y)
     colour = (_combed(t, strands) * (1 + 0.30 * shine * strands) + 0.10 * shine * strands).clamp(0, 1)
     canvas.paint(hair, colour, dome=0.22, lift=0.62)
     canvas.raise_by(0.05 * (strands - 0.5) * canvas.coverage(hair))

@@ -176,7 +176,9 @@ def _bookshelf(p: Place, _: Tensor) -> Tensor:
     for k in range(1, 6):
         colour = torch.where(hue > k / 6, constant(palette[k], p.x), colour)
     round_back = torch.sqrt((1 - (2 * torch.remainder(lane, 1.0) - 1) ** 2).clamp_min(0.05))
-    bands = step(0.014, 0.006, (within - (shelf_height - 0.04) + tall * 0.75).abs()) + step(0.012, 0.005, (within - (shelf_height - 0.04) + tall * 0.2).abs())
+    bands = step(0.014, 0.006, (within - (shelf_height - 0.04) + tall * 0.75).abs()) + step(
+        0.012, 0.005, (within - (shelf_height - 0.04) + tall * 0.2).abs()
+    )
     book_face = (colour * (0.55 + 0.5 * round_back) + bands * 0.22).clamp(0, 1)
     image = p.rgb(0.20, 0.12, 0.08).expand_as(book_face)
     image = _over(image, book_face, p.cover(torch.maximum((shelf_height - 0.04) - tall - within, within - (shelf_height - 0.04))))
@@ -193,7 +195,9 @@ def _starry_sky(p: Place, _: Tensor) -> Tensor:
         u = torch.remainder(gx, 1.0) - 0.25 - 0.5 * p.per_cell(cell, 20 + k)
         v = torch.remainder(gy, 1.0) - 0.25 - 0.5 * p.per_cell(cell, 23 + k)
         bright = (p.per_cell(cell, 26 + k) - 0.45).clamp_min(0) * 1.9
-        spark = torch.exp(-(u * u + v * v) * 160) + 0.6 * torch.exp(-(u * u * 900 + v * v * 26)) + 0.6 * torch.exp(-(u * u * 26 + v * v * 900))
+        spark = (
+            torch.exp(-(u * u + v * v) * 160) + 0.6 * torch.exp(-(u * u * 900 + v * v * 26)) + 0.6 * torch.exp(-(u * u * 26 + v * v * 900))
+        )
         image = image + spark * bright * strength * constant((1.0, 0.97, 0.85), p.x)
     hills = 0.62 + 0.10 * torch.sin(p.x * 2.4 + 6 * p.chance(9)) + 0.03 * p.noise(16, 14)
     return _over(image.clamp(0, 1), p.rgb(0.04, 0.07, 0.15), p.cover(hills - p.y))
@@ -213,7 +217,11 @@ def _flower_dots(p: Place, image: Tensor, cells: int, salt: int, top: float) -> 
     petals = distance - 0.25 * (0.75 + 0.25 * torch.cos(torch.atan2(u, v) * 5))
     visible = step(top, top + 0.12, p.y)
     image = _over(image, colour, p.cover(petals * 2 / cells) * visible)
-    return _over(image, torch.where(lot > 0.55, constant((0.45, 0.25, 0.10), p.x), constant((0.98, 0.82, 0.25), p.x)), p.cover((distance - 0.08) * 2 / cells) * visible)
+    return _over(
+        image,
+        torch.where(lot > 0.55, constant((0.45, 0.25, 0.10), p.x), constant((0.98, 0.82, 0.25), p.x)),
+        p.cover((distance - 0.08) * 2 / cells) * visible,
+    )
 
 
 def _meadow(p: Place, _: Tensor) -> Tensor:
@@ -250,7 +258,11 @@ def _kitchen(p: Place, _: Tensor) -> Tensor:
     tint = p.per_cell(cell, 5)
     tile = mix(p.rgb(0.93, 0.95, 0.93), p.rgb(0.45, 0.70, 0.72), step(0.70, 0.72, tint) * 0.9) * (0.95 + 0.06 * tint)
     tile = tile * (1 + 0.25 * (-(u + v) / size) * 0.4)
-    image = _over(p.rgb(0.72, 0.72, 0.68).expand(-1, -1, p.size, p.size), tile.clamp(0, 1), p.cover(sdf.box(u, v, size / 2 - 0.010, size / 2 - 0.010, 0.02)))
+    image = _over(
+        p.rgb(0.72, 0.72, 0.68).expand(-1, -1, p.size, p.size),
+        tile.clamp(0, 1),
+        p.cover(sdf.box(u, v, size / 2 - 0.010, size / 2 - 0.010, 0.02)),
+    )
     rail = (p.y + 0.62).abs() - 0.018
     image = _over(image, p.rgb(0.45, 0.30, 0.18), p.cover(rail))
     for k in range(4):
@@ -279,9 +291,18 @@ def _sunset(p: Place, _: Tensor) -> Tensor:
 
 
 _DRAWINGS: dict[str, Callable[[Place, Tensor], Tensor]] = {
-    "plain backdrop": _plain, "park": _park, "beach": _beach, "snowy mountains": _mountains, "city at night": _city,
-    "living room": _living_room, "bookshelf": _bookshelf, "starry sky": _starry_sky, "flower meadow": _meadow,
-    "autumn forest": _autumn, "kitchen": _kitchen, "sunset": _sunset,
+    "plain backdrop": _plain,
+    "park": _park,
+    "beach": _beach,
+    "snowy mountains": _mountains,
+    "city at night": _city,
+    "living room": _living_room,
+    "bookshelf": _bookshelf,
+    "starry sky": _starry_sky,
+    "flower meadow": _meadow,
+    "autumn forest": _autumn,
+    "kitchen": _kitchen,
+    "sunset": _sunset,
 }
 
 

@@ -32,7 +32,8 @@ class Canvas:
     def blank(cls, pixel: Tensor, size: int) -> Canvas:
         """An empty canvas for as many pictures as `pixel` has rows."""
         layers = torch.zeros(pixel.shape[0], 7, size, size, device=pixel.device)
-        return cls(*(part.contiguous() for part in layers.split((3, 1, 1, 1, 1), dim=1)), pixel)
+        colour, height, mask, ink, gloss = (part.contiguous() for part in layers.split((3, 1, 1, 1, 1), dim=1))
+        return cls(colour, height, mask, ink, gloss, pixel)
 
     def rows(self, index: Tensor) -> Canvas:
         """A copy of the pictures at `index`."""
@@ -48,8 +49,16 @@ class Canvas:
         return (0.5 - distance / (self.pixel + softness)).clamp(0, 1)
 
     def paint(
-        self, distance: Tensor, colour: Tensor, *, dome: Tensor | float = 0.0, lift: float = 0.0, ink: float = 1.0,
-        softness: float = 0.0, opacity: Tensor | float = 1.0, gloss: float = 0.0,
+        self,
+        distance: Tensor,
+        colour: Tensor,
+        *,
+        dome: Tensor | float = 0.0,
+        lift: float = 0.0,
+        ink: float = 1.0,
+        softness: float = 0.0,
+        opacity: Tensor | float = 1.0,
+        gloss: float = 0.0,
     ) -> Tensor:
         """Lay a shape over what is there, and return its coverage.
 

@@ -93,10 +93,7 @@ def caption(kind: str, scene: Scene, rng: random.Random, *, subject: str | None 
     if worn:
         who = f"{who} {rng.choice(_WEARING).format(worn)}"
     where = rng.choice(BACKGROUND_WORDS[scene.background]).format(scene.background_colour)
-    framing, pose, light = (
-        rng.choice(words)
-        for words in (FRAMING_WORDS[scene.framing], POSE_WORDS[scene.pose], LIGHT_WORDS[scene.light])
-    )
+    framing, pose, light = (rng.choice(words) for words in (FRAMING_WORDS[scene.framing], POSE_WORDS[scene.pose], LIGHT_WORDS[scene.light]))
     manner = rng.randrange(4)
     if manner == 0:
         return f"{style} of {who}, {framing}, {pose}, {where}, {light}"

@@ -74,7 +74,7 @@ def saturate(rgb: Tensor, gain: float) -> Tensor:
     return (grey + (rgb - grey) * gain).clamp(0, 1)
 
 
-def step(low: float, high: float, value: Tensor) -> Tensor:
+def step(low: Tensor | float, high: Tensor | float, value: Tensor) -> Tensor:
     """Smooth step from 0 at `low` to 1 at `high` (low may exceed high)."""
     t = ((value - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)

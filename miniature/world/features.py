@@ -68,7 +68,7 @@ def white_colour(t: Traits) -> Tensor:
 def eye_colour(t: Traits, lightness: tuple[float, float] = (0.55, 0.8)) -> Tensor:
     """Iris colour [B, 3, 1, 1] along a path from brown by gold and green to blue."""
     a, b = hue_path(t["eye_hue"], EYE_HUES)
-    bright, = path(t["eye_hue"], ((lightness[0],), (lightness[1],), (lightness[1],), (lightness[1],), (0.5 * sum(lightness),)))
+    (bright,) = path(t["eye_hue"], ((lightness[0],), (lightness[1],), (lightness[1],), (lightness[1],), (0.5 * sum(lightness),)))
     return rgb_from_oklab(bright, a, b)
 
 

@@ -47,9 +47,7 @@ def layered_noise(seeds: Tensor, cells: int, size: int, salt: int, octaves: int 
 def sample(texture: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """Read a texture [1 or B, C, h, w] at places u, v [B, 1, H, W] in units of its width and height, mirrored outside."""
     grid = torch.stack([u[:, 0] * 2 - 1, v[:, 0] * 2 - 1], dim=-1)
-    return F.grid_sample(
-        texture.expand(grid.shape[0], -1, -1, -1), grid, mode="bilinear", padding_mode="reflection", align_corners=True
-    )
+    return F.grid_sample(texture.expand(grid.shape[0], -1, -1, -1), grid, mode="bilinear", padding_mode="reflection", align_corners=True)
 
 
 def streaks(across: Tensor, along: Tensor, salt: int, count: int = 220, length: int = 14) -> Tensor:

@@ -42,9 +42,16 @@ def _layers(kind: str, factors: Tensor, scenes: Sequence[Scene], size: int) -> L
     bare = luminance(light.ambient) * shading.hollow + luminance(light.key) * shading.key
     tint = light.backdrop / luminance(light.backdrop)
     return Layers(
-        flat=canvas.colour.clamp(0, 1) * (0.6 + 0.4 * tint), lit=lit(canvas, light, shading), tone=bare + shading.rim * 0.3,
-        backdrop=roll_off(draw_backgrounds(view, scenes) * light.backdrop), mask=canvas.mask.clamp(0, 1), ink=canvas.ink.clamp(0, 1),
-        x=view.scene_x, y=view.scene_y, tint=tint, seeds=mix_bits(view.jitter + 4242),
+        flat=canvas.colour.clamp(0, 1) * (0.6 + 0.4 * tint),
+        lit=lit(canvas, light, shading),
+        tone=bare + shading.rim * 0.3,
+        backdrop=roll_off(draw_backgrounds(view, scenes) * light.backdrop),
+        mask=canvas.mask.clamp(0, 1),
+        ink=canvas.ink.clamp(0, 1),
+        x=view.scene_x,
+        y=view.scene_y,
+        tint=tint,
+        seeds=mix_bits(view.jitter + 4242),
     )
 
 
@@ -63,9 +70,7 @@ def _parts(count: int, size: int, device: torch.device) -> list[slice]:
 
 
 @torch.no_grad()
-def render(
-    kind: str, factors: Tensor, scenes: Sequence[Scene], *, size: int = 256, device: torch.device | str | None = None
-) -> Tensor:
+def render(kind: str, factors: Tensor, scenes: Sequence[Scene], *, size: int = 256, device: torch.device | str | None = None) -> Tensor:
     """Draw pictures [B, 3, size, size] float32 in [0, 1] of identities [B, F] of one kind, each in its scene.
 
     The same factors and scenes give the same pictures. `device` defaults to that of the factors.

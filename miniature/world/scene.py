@@ -6,15 +6,33 @@ import random
 from dataclasses import dataclass
 
 STYLES = (
-    "photo", "oil painting", "pencil sketch", "watercolour", "poster", "pixel art", "stained glass", "neon", "comic", "linocut",
+    "photo",
+    "oil painting",
+    "pencil sketch",
+    "watercolour",
+    "poster",
+    "pixel art",
+    "stained glass",
+    "neon",
+    "comic",
+    "linocut",
 )
 FRAMINGS = ("close-up", "portrait", "half-length")
 POSES = ("front", "left", "right", "up", "down", "tilted left", "tilted right")
 LIGHTS = ("soft daylight", "golden evening light", "cool moonlight", "strong side light", "warm candlelight", "bright studio light")
 BACKGROUND_COLOURS: dict[str, tuple[str, ...]] = {
     "plain backdrop": ("blue", "pink", "yellow", "teal", "grey", "green", "orange", "purple", "cream"),
-    "park": (), "beach": (), "snowy mountains": (), "city at night": (), "living room": (), "bookshelf": (), "starry sky": (),
-    "flower meadow": (), "autumn forest": (), "kitchen": (), "sunset": (),
+    "park": (),
+    "beach": (),
+    "snowy mountains": (),
+    "city at night": (),
+    "living room": (),
+    "bookshelf": (),
+    "starry sky": (),
+    "flower meadow": (),
+    "autumn forest": (),
+    "kitchen": (),
+    "sunset": (),
 }
 BACKGROUNDS = tuple(BACKGROUND_COLOURS)
 ACCESSORY_COLOURS: dict[str, tuple[str, ...]] = {

@@ -29,7 +29,9 @@ def box(u: Tensor, v: Tensor, half_width: Number, half_height: Number, corner: f
     return torch.sqrt(p.clamp_min(0) ** 2 + q.clamp_min(0) ** 2) + torch.maximum(p, q).clamp_max(0) - corner
 
 
-def limb(u: Tensor, v: Tensor, start: tuple[Number, Number], end: tuple[Number, Number], start_radius: Number, end_radius: Number) -> Tensor:
+def limb(
+    u: Tensor, v: Tensor, start: tuple[Number, Number], end: tuple[Number, Number], start_radius: Number, end_radius: Number
+) -> Tensor:
     """Distance to a line from start to end whose radius changes along it."""
     du, dv = end[0] - start[0], end[1] - start[1]
     pu, pv = u - start[0], v - start[1]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from miniature.world.colour import constant, luminance, mix, saturate, step
 from miniature.world.lighting import blur, slopes
-from miniature.world.noise import lattice, layered_noise, mix_bits, sample, smooth_noise, uniform
+from miniature.world.noise import lattice, layered_noise, mix_bits, sample, uniform
 
 
 @dataclass
@@ -107,7 +107,7 @@ def _kuwahara(image: Tensor, reach: int) -> Tensor:
 
 def photo(s: Layers) -> Tensor:
     """Soft shading, a background out of focus, a vignette and a little grain."""
-    spread = 1.6 + 2.0 * float(1)
+    spread = 2.2
     soft_back = blur(s.backdrop, spread * s.unit)
     halo = 1 - 0.16 * blur(s.mask, 7 * s.unit) * (1 - s.mask)
     image = s.over(s.lit, soft_back * halo)
@@ -134,7 +134,7 @@ def oil_painting(s: Layers) -> Tensor:
     for k in range(-3, 4):
         relief = relief + s.moved(bristle, along_x * 0.011 * k, along_y * 0.011 * k) / 7
     rx, ry = slopes(relief)
-    gleam = (rx + ry) / s.unit**-1
+    gleam = (rx + ry) * s.unit
     return painted * (0.90 + 0.42 * (relief - 0.3)) + gleam.clamp(-0.2, 0.2) * 0.85
 
 
@@ -156,7 +156,7 @@ def pencil_sketch(s: Layers) -> Tensor:
         lead = lead + (1 - lead) * amount * step(1.02 - 0.75 * amount, 1.25 - 0.75 * amount, stripe + rough * 0.35 + 0.14) * 0.62
     lead = lead + 0.30 * step(0.15, 1.0, dark) * (0.8 + rough)
     shifted = s.moved(s.ink, wobble * 0.4 + 0.006 * c, 0.006 * n)
-    edge = step(0.03, 0.16, _edges(image) / s.unit**-1)
+    edge = step(0.03, 0.16, _edges(image) * s.unit)
     line = torch.maximum(torch.maximum(s.ink, shifted * 0.6), edge * 0.6 * mix(0.45 * torch.ones_like(s.mask), s.mask * 0 + 1, s.mask))
     lead = torch.maximum(lead, line * (0.82 + 0.45 * rough)).clamp(0, 0.92)
     tint = mix(constant((1, 1, 1), s.x), saturate(s.over(s.flat, s.backdrop), 1.2), mix(0.14 + 0 * s.mask, 0.34 + 0 * s.mask, s.mask))
@@ -173,7 +173,7 @@ def watercolour(s: Layers) -> Tensor:
     wash = mix(wash, _posterised(wash, 5, 0.3), 0.5)
     light = luminance(wash)
     rim = (blur(light, 3.5 * s.unit) - light).clamp(-0.25, 0.25)
-    edge = step(0.015, 0.10, _edges(wash) / s.unit**-1)
+    edge = step(0.015, 0.10, _edges(wash) * s.unit)
     pigment = 1 - mix(wash, wash * 0 + light, 0.0)
     paper = s.noise(120, 3, 2)
     pools = s.noise(5, 15, 3)
@@ -270,9 +270,9 @@ def neon(s: Layers) -> Tensor:
     hue = saturate(blur(s.flat, 2 * s.unit), 2.2)
     hue = (hue / hue.amax(dim=1, keepdim=True).clamp_min(0.12)).clamp(0, 1)
     rim = (blur(s.mask, 1.5 * s.unit) * (1 - blur(s.mask, 1.5 * s.unit)) * 4).clamp(0, 1) ** 2
-    marks = step(0.05, 0.16, _edges(blur(s.flat, 1.2 * s.unit)) / s.unit**-1) * s.mask
+    marks = step(0.05, 0.16, _edges(blur(s.flat, 1.2 * s.unit)) * s.unit) * s.mask
     tube = torch.maximum(torch.maximum(s.ink, marks * 0.7), rim)
-    back_line = step(0.05, 0.15, _edges(blur(s.backdrop, 1.2 * s.unit)) / s.unit**-1) * (1 - s.mask)
+    back_line = step(0.05, 0.15, _edges(blur(s.backdrop, 1.2 * s.unit)) * s.unit) * (1 - s.mask)
     back_hue = saturate(blur(s.backdrop, 2 * s.unit), 2.5)
     back_hue = (back_hue / back_hue.amax(dim=1, keepdim=True).clamp_min(0.12)).clamp(0, 1)
     rows = torch.remainder(s.y * 9, 1.0)
@@ -303,11 +303,15 @@ def comic(s: Layers) -> Tensor:
     image = s.over(subject, mix(back, constant((1, 1, 1), s.x), 0.12))
     outline = step(0.10, 0.30, blur(s.mask, 1.4 * s.unit) * (1 - blur(s.mask, 1.4 * s.unit)) * 2)
     line = torch.maximum(step(0.15, 0.55, blur(s.ink, 0.5 * s.unit) * 1.25), outline)
-    back_line = step(0.10, 0.20, _edges(back) / s.unit**-1) * (1 - s.mask) * 0.55
+    back_line = step(0.10, 0.20, _edges(back) * s.unit) * (1 - s.mask) * 0.55
     image = mix(image, constant((0.07, 0.06, 0.10), s.x), torch.maximum(line, back_line))
     paper = mix(image * constant((1.0, 0.985, 0.94), s.x), image, 0.3)
     border = torch.maximum(s.x.abs(), s.y.abs())
-    return mix(mix(paper, constant((0.07, 0.06, 0.10), s.x), step(0.93, 0.935, border)), constant((0.98, 0.96, 0.92), s.x), step(0.955, 0.96, border))
+    return mix(
+        mix(paper, constant((0.07, 0.06, 0.10), s.x), step(0.93, 0.935, border)),
+        constant((0.98, 0.96, 0.92), s.x),
+        step(0.955, 0.96, border),
+    )
 
 
 def linocut(s: Layers) -> Tensor:
@@ -334,14 +338,19 @@ def linocut(s: Layers) -> Tensor:
 
 
 _STYLES: dict[str, Callable[[Layers], Tensor]] = {
-    "photo": photo, "oil painting": oil_painting, "pencil sketch": pencil_sketch, "watercolour": watercolour, "poster": poster,
-    "pixel art": pixel_art, "stained glass": stained_glass, "neon": neon, "comic": comic, "linocut": linocut,
+    "photo": photo,
+    "oil painting": oil_painting,
+    "pencil sketch": pencil_sketch,
+    "watercolour": watercolour,
+    "poster": poster,
+    "pixel art": pixel_art,
+    "stained glass": stained_glass,
+    "neon": neon,
+    "comic": comic,
+    "linocut": linocut,
 }
 
 
 def apply_style(style: str, layers: Layers) -> Tensor:
     """Pictures [b, 3, H, W] in [0, 1] of layers that all have one style."""
     return _STYLES[style](layers).clamp(0, 1)
-
-
-__all__ = ["Layers", "apply_style", "smooth_noise"]

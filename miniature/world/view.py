@@ -16,8 +16,13 @@ from miniature.world.noise import uniform
 from miniature.world.scene import Scene
 
 _POSE_ANGLES = {  # yaw, pitch (up positive), roll, in radians
-    "front": (0.0, 0.0, 0.0), "left": (-0.55, 0.0, 0.0), "right": (0.55, 0.0, 0.0), "up": (0.0, 0.42, 0.0),
-    "down": (0.0, -0.38, 0.0), "tilted left": (0.0, 0.0, -0.3), "tilted right": (0.0, 0.0, 0.3),
+    "front": (0.0, 0.0, 0.0),
+    "left": (-0.55, 0.0, 0.0),
+    "right": (0.55, 0.0, 0.0),
+    "up": (0.0, 0.42, 0.0),
+    "down": (0.0, -0.38, 0.0),
+    "tilted left": (0.0, 0.0, -0.3),
+    "tilted right": (0.0, 0.0, 0.3),
 }
 _FRAMES = {"close-up": (0.60, 0.10), "portrait": (0.43, -0.06), "half-length": (0.30, -0.27)}  # head size, head centre y
 _KIND_SIZE = {"cat": (1.0, 0.03), "dog": (0.98, 0.0), "person": (0.86, -0.02)}
@@ -96,6 +101,16 @@ def make_view(kind: str, scenes: Sequence[Scene], size: int, device: torch.devic
     x = body_x * c + (body_y - pivot) * s
     y = (body_y - pivot) * c - body_x * s + pivot
     return View(
-        scene_x, scene_y, x, y, body_x + 0.10 * torch.sin(yaw), body_y, (2 / size) / head,
-        torch.sin(yaw), torch.cos(yaw), torch.sin(pitch), torch.cos(pitch), jitter,
+        scene_x,
+        scene_y,
+        x,
+        y,
+        body_x + 0.10 * torch.sin(yaw),
+        body_y,
+        (2 / size) / head,
+        torch.sin(yaw),
+        torch.cos(yaw),
+        torch.sin(pitch),
+        torch.cos(pitch),
+        jitter,
     )
