@@ -50,6 +50,15 @@ class Database:
         """All tables at once, for tests; a service that lasts calls :func:`storage.migrations.upgrade`."""
         Base.metadata.create_all(self.engine)
 
+    def forget_erased_pages(self) -> None:
+        """On SQLite the log file keeps what was overwritten until it is emptied; best effort, since a reader may hold it."""
+        if self.is_sqlite:
+            connection = self.engine.raw_connection()
+            try:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.close()
+
     def close(self) -> None:
         self.engine.dispose()
 

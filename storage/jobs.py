@@ -39,7 +39,7 @@ def publish_new(storage: Storage, job: Job) -> bool:
     try:
         broker.publish(storage.settings, JobKind(job.kind), job.id)
         with storage.db.session() as session:
-            waiting = (Job.id == job.id) & Job.published_at.is_(None)
+            waiting = (Job.id == job.id) & (Job.state == JobState.STARTING)
             session.execute(update(Job).where(waiting).values(published_at=now()))
     except ServiceDown as error:
         log.warning("not published yet", job=job.id, error=str(error))

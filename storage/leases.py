@@ -44,7 +44,7 @@ class Lease:
         self._renewed()
 
     def check(self) -> None:
-        """Call at every step: :class:`JobCanceled` if the customer or an erasure wants a stop, :class:`LeaseLost` if the job is not ours."""
+        """Call at every step. Raises JobCanceled if the customer or an erasure wants a stop, LeaseLost if the job is not ours now."""
         self._raise_if_over()
         if not self._ending and time.monotonic() - self._looked_at >= LOOK_EVERY_S:
             self._look()

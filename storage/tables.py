@@ -308,7 +308,7 @@ class Tombstone(Base):
 
 
 class Erasure(Base):
-    """An erasure under way, so that a crash cannot leave half of it; then, for an hour, the prefixes to sweep once more. Then it goes too."""
+    """An erasure under way, so that a crash cannot leave half of it; after it, for an hour, the prefixes to sweep once more."""
 
     __tablename__ = "erasures"
     target_id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -318,6 +318,9 @@ class Erasure(Base):
     prefixes: Mapped[list[Any]] = mapped_column(default=list)
     object_keys: Mapped[list[Any]] = mapped_column(default=list)
     rows: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {table: count}
+    digests: Mapped[list[Any]] = mapped_column(default=list)  # sha-256 of each object key found, sorted
+    versions: Mapped[int] = mapped_column(Integer, default=0)
+    swept_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime] = mapped_column(default=now, index=True)
     finished_at: Mapped[datetime | None] = mapped_column()
 

@@ -30,4 +30,8 @@ def open_objects(settings: Settings) -> ObjectStore:
     url = urlsplit(settings.store)
     if url.scheme == "file":
         return FolderStore(Path(unquote(url.netloc + url.path)), derived_key(settings, "object-links"), settings.site_url)
+    if url.scheme == "s3":
+        from storage.s3 import S3Store  # boto3 takes a while to import
+
+        return S3Store.from_url(settings.store)
     raise ValueError(f"LIKENESS_STORE_URL must start with file:// or s3://, not {settings.store!r}")

@@ -11,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 
-def upgrade() -> None:
+def upgrade() -> None:  # noqa: PLR0915
     op.create_table(
         "accounts",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -31,6 +31,9 @@ def upgrade() -> None:
         sa.Column("prefixes", sa.JSON(), nullable=False),
         sa.Column("object_keys", sa.JSON(), nullable=False),
         sa.Column("rows", sa.JSON(), nullable=False),
+        sa.Column("digests", sa.JSON(), nullable=False),
+        sa.Column("versions", sa.Integer(), nullable=False),
+        sa.Column("swept_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("target_id", name=op.f("pk_erasures")),
@@ -325,7 +328,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_portrait_images_portrait_id"), "portrait_images", ["portrait_id"], unique=False)
 
 
-def downgrade() -> None:
+def downgrade() -> None:  # noqa: PLR0915
     op.drop_index(op.f("ix_portrait_images_portrait_id"), "portrait_images")
     op.drop_index(op.f("ix_portrait_images_account_id"), "portrait_images")
     op.drop_table("portrait_images")

@@ -1,0 +1,83 @@
+"""What must happen although nobody asks. Every chore is a conditional write, so two schedulers may run at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import delete, select
+
+from core.logs import get_logger
+from storage import erasure, jobs, mails
+from storage.idempotency import KEPT as IDEMPOTENCY_KEPT
+from storage.mails import Post
+from storage.tables import IdempotencyRecord, Mail, SignInToken, Upload, WebSession, now
+from storage.wiring import Storage
+
+log = get_logger("storage.scheduler")
+
+SENT_MAILS_KEPT = timedelta(days=30)  # as marks against sending twice; their words go when they are sent
+LINKS_KEPT = timedelta(hours=1)  # after they expire: the limit on links counts them
+
+
+def tick(storage: Storage, post: Post) -> dict[str, int]:
+    """One pass, every ``settings.scheduler_interval_s``. A chore that fails is logged and does not stop the others."""
+    chores: dict[str, Callable[[], int]] = {
+        "requeued": lambda: jobs.requeue_expired(storage),
+        "published": lambda: publish_waiting(storage),
+        "purged": lambda: purge(storage),
+        "erasures_resumed": lambda: erasure.resume_unfinished(storage, post),
+        "late_objects_erased": lambda: erasure.sweep_again(storage),
+        "mails_sent": lambda: mails.deliver_due(storage, post),
+    }
+    return {name: _do(name, chore) for name, chore in chores.items()}
+
+
+def publish_waiting(storage: Storage) -> int:
+    """Stops at the first that the broker does not take, since the others would wait as long."""
+    count = 0
+    for job in jobs.unpublished(storage.db):
+        if not jobs.publish_new(storage, job):
+            break
+        count += 1
+    return count
+
+
+def purge(storage: Storage) -> int:
+    """Rows that have had their time, and uploads that never became photos."""
+    at = now()
+    old: tuple[tuple[Any, Any], ...] = (
+        (SignInToken, SignInToken.expires_at < at - LINKS_KEPT),
+        (WebSession, WebSession.expires_at < at),
+        (IdempotencyRecord, IdempotencyRecord.created_at < at - IDEMPOTENCY_KEPT),
+        (Mail, Mail.sent_at < at - SENT_MAILS_KEPT),
+    )
+    if not _anything(storage, old):  # most passes: no writing turn is taken
+        return _purge_uploads(storage)
+    with storage.db.session() as session:
+        results: list[Any] = [session.execute(delete(table).where(condition)) for table, condition in old]
+    return sum(result.rowcount for result in results) + _purge_uploads(storage)
+
+
+def _anything(storage: Storage, old: tuple[tuple[Any, Any], ...]) -> bool:
+    with storage.db.reader() as session:
+        return any(session.scalar(select(1).where(condition).limit(1)) for _table, condition in old)
+
+
+def _purge_uploads(storage: Storage) -> int:
+    with storage.db.reader() as session:
+        expired = list(session.scalars(select(Upload).where(Upload.expires_at < now() - timedelta(minutes=5)).limit(500)))
+    if expired:
+        storage.objects.erase([upload.object_key for upload in expired])
+        with storage.db.session() as session:
+            session.execute(delete(Upload).where(Upload.id.in_([upload.id for upload in expired])))
+    return len(expired)
+
+
+def _do(name: str, chore: Callable[[], int]) -> int:
+    try:
+        return chore()
+    except Exception:
+        log.exception("chore failed", chore=name)
+        return 0
