@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxPipeline
+
+from core.errors import JobCanceled
+from diffusion import lora
+from diffusion.loading import load_base
+from inference.engine import Engine
+from inference.requests import RenderRequest
+
+REQUEST = RenderRequest("a photo of a cat", seed=7, num_inference_steps=3)
+
+
+def pixels(images):
+    return np.stack([np.asarray(image) for image in images])
+
+
+def same(one, other):
+    return np.array_equal(pixels(one), pixels(other))
+
+
+def test_swapping_back_gives_the_pixels_of_a_base_that_never_saw_an_adapter(engine, tiny_flux, make_adapter):
+    fresh = Engine(load_base(tiny_flux, precision="fp32", device="cpu")).render(REQUEST)
+    first, second = engine.render(REQUEST, make_adapter(1)), engine.render(REQUEST, make_adapter(2))
+    assert not same(first, second)
+    assert not same(first, fresh)
+    assert same(engine.render(REQUEST), fresh)
+
+
+@pytest.mark.parametrize("between", [{}, {"rank": 8}, {"target_set": "attention"}, {"dtype": torch.bfloat16}])
+def test_an_adapter_looks_the_same_whatever_was_in_the_slot_before(engine, make_adapter, between):
+    alone = engine.render(REQUEST, make_adapter(1))
+    engine.render(REQUEST, make_adapter(2, **between))
+    assert same(engine.render(REQUEST, make_adapter(1)), alone)
+
+
+def test_an_adapter_of_the_same_layout_is_copied_into_the_slot_not_attached_anew(engine, make_adapter):
+    engine.render(REQUEST, make_adapter(1))
+    before = [id(parameter) for parameter in lora.parameters(engine.base.transformer, "subject").values()]
+    engine.render(REQUEST, make_adapter(2))
+    assert [id(parameter) for parameter in lora.parameters(engine.base.transformer, "subject").values()] == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_plain_diffusers_loads_the_file_and_gives_our_pixels(engine, tiny_flux, make_adapter, tmp_path, dtype):
+    adapter = make_adapter(3, dtype=dtype)
+    lora.save(tmp_path / "adapter.safetensors", adapter.state, {})
+    engine.render(REQUEST, make_adapter(4, dtype=dtype))  # ours comes through a copy into a used slot
+    ours = engine.render(REQUEST, adapter)
+
+    plain = FluxPipeline.from_pretrained(tiny_flux, torch_dtype=torch.float32)
+    plain.load_lora_weights(tmp_path, weight_name="adapter.safetensors")
+    theirs = plain(
+        REQUEST.prompt,
+        width=engine.base.resolution,
+        height=engine.base.resolution,
+        num_inference_steps=3,
+        guidance_scale=REQUEST.guidance_scale,
+        max_sequence_length=engine.base.max_text_tokens,
+        generator=torch.Generator("cpu").manual_seed(REQUEST.seed),
+    ).images
+    assert same(ours, theirs)
+
+
+def test_scale_0_is_the_base_and_scale_changes_the_picture(engine, make_adapter):
+    adapter = make_adapter(1)
+    at = {scale: engine.render(RenderRequest("a cat", num_inference_steps=2, lora_scale=scale), adapter) for scale in (0.0, 0.5, 1.0)}
+    assert same(at[0.0], engine.render(RenderRequest("a cat", num_inference_steps=2)))
+    assert not same(at[0.5], at[1.0])
+
+
+def test_picture_n_is_the_same_whatever_it_is_asked_for_with(engine):
+    three = engine.render(RenderRequest("a cat", seed=5, count=3, num_inference_steps=2))
+    last = engine.render(RenderRequest("a cat", seed=7, num_inference_steps=2))
+    assert same(three[2:], last)
+    assert not same(three[:1], last)
+
+
+def test_every_step_is_reported_and_what_the_report_raises_stops_the_render(engine, make_adapter):
+    seen = []
+    engine.render(RenderRequest("a cat", count=2, num_inference_steps=3), on_step=lambda done, total: seen.append((done, total)))
+    assert seen == [(n, 6) for n in range(1, 7)]
+
+    def cancel(done, total):
+        if done == 2:
+            raise JobCanceled
+
+    before = engine.render(REQUEST, make_adapter(1))
+    with pytest.raises(JobCanceled):
+        engine.render(REQUEST, make_adapter(2), cancel)
+    assert same(engine.render(REQUEST, make_adapter(1)), before)
+
+
+def test_a_prompt_is_encoded_once(engine):
+    calls = []
+    handle = engine.base.parts["text_encoder_2"].register_forward_hook(lambda *args: calls.append(1))
+    for seed in (1, 2):
+        engine.render(RenderRequest("a prompt seen twice", seed=seed, num_inference_steps=1))
+    handle.remove()
+    assert len(calls) == 1
+
+
+def test_an_erased_adapter_leaves_the_transformer(engine, make_adapter):
+    adapter = make_adapter(1)
+    bare = engine.render(REQUEST)
+    engine.render(REQUEST, adapter)
+    engine.forget({"another"})
+    assert engine.slot.held == adapter.id
+    engine.forget({adapter.id})
+    assert not lora.parameters(engine.base.transformer, "subject")
+    assert same(engine.render(REQUEST), bare)
+
+
+def test_sizes_other_than_the_base_models_own(engine):
+    assert engine.render(RenderRequest("a cat", width=64, height=32, num_inference_steps=1))[0].size == (64, 32)
