@@ -70,7 +70,8 @@ def sweep_again(storage: Storage) -> int:
 def _begin(session: Session, scope: str, target_id: str, account_id: str | None) -> None:
     begun = session.get(Erasure, target_id)
     if begun is not None:
-        return _check_owner(begun, account_id)
+        _check_owner(begun, account_id)
+        return
     plan = make_plan(session, scope, target_id, account_id)
     email = session.scalar(select(Account.email).where(Account.id == plan.account_id)) or ""
     rows = remove_rows(session, plan, email)

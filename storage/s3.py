@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -111,7 +111,7 @@ class S3Store:
         return UploadForm("POST", form["url"], fields=form["fields"])
 
     def _versions(self, prefix: str) -> Iterator[dict[str, str]]:
-        """Every version and delete marker: on a versioned bucket a plain delete only hides. A store without versions lists ``null`` ones."""
+        """Every version and delete marker: on a versioned bucket a plain delete only hides. Without versions, ids are ``null``."""
         for page in self._client.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=prefix):
             for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
                 yield {"Key": item["Key"], "VersionId": item["VersionId"]}
@@ -119,8 +119,8 @@ class S3Store:
     def _versions_of(self, key: str) -> Iterator[dict[str, str]]:
         return (one for one in self._versions(key) if one["Key"] == key)
 
-    def _erase_some(self, versions: list[dict[str, str]]) -> Erased:
-        answer = self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": versions, "Quiet": True})
+    def _erase_some(self, versions: Sequence[dict[str, str]]) -> Erased:
+        answer = self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": list(versions), "Quiet": True})
         if errors := answer.get("Errors"):
             raise ServiceDown(f"the object store did not erase {len(errors)} objects: {errors[0].get('Code')}")
         return Erased(len(versions), tuple(sorted({key_digest(one["Key"]) for one in versions})))
