@@ -8,6 +8,7 @@ import threading
 from core.errors import ServiceDown
 from core.logs import get_logger
 from core.settings import Settings
+from mail.post import Post
 from storage.scheduler import tick
 from storage.wiring import open_storage
 
@@ -17,10 +18,10 @@ def run_scheduler(settings: Settings) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    storage = open_storage(settings)
+    storage, post = open_storage(settings), Post(settings)
     while not stop.is_set():
         try:
-            tick(storage)
+            tick(storage, post)
         except ServiceDown as error:
             log.warning("a server is down; trying again", reason=str(error))
         stop.wait(settings.scheduler_interval_s)

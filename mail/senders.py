@@ -35,7 +35,7 @@ class MailRefused(Exception):
 
 
 def open_sender(url: str) -> Sender:
-    """``file://folder`` or ``smtp://user:pass@host:port?tls=starttls|ssl|none`` (``smtps://…`` is ``tls=ssl``); ``ValueError`` otherwise."""
+    """``file://folder`` or ``smtp://user:pass@host:port?tls=starttls|ssl|none`` (``smtps://`` is ``tls=ssl``); else ``ValueError``."""
     parts = urlsplit(url)
     if parts.scheme == "file":
         return FolderSender(Path(unquote(parts.netloc + parts.path)))
@@ -89,12 +89,10 @@ class FolderSender:
 class SmtpSender:
     """One connection a message: mails are few, and a kept connection is one more thing that goes stale."""
 
-    def __init__(
-        self, host: str, port: int, user: str = "", password: str = "", tls: str = "starttls", timeout_s: float = SMTP_TIMEOUT_S
-    ) -> None:
+    def __init__(self, host: str, port: int, user: str = "", password: str = "", tls: str = "starttls") -> None:
         if tls not in ("starttls", "ssl", "none"):
             raise ValueError(f"tls must be starttls, ssl or none, not {tls!r}")
-        self.host, self.port, self.tls, self.timeout_s = host, port, tls, timeout_s
+        self.host, self.port, self.tls = host, port, tls
         self._user, self._password = user, password
 
     def send(self, message: EmailMessage) -> None:
@@ -113,8 +111,8 @@ class SmtpSender:
 
     def _connection(self) -> smtplib.SMTP:
         if self.tls == "ssl":
-            return smtplib.SMTP_SSL(self.host, self.port, timeout=self.timeout_s, context=ssl.create_default_context())
-        return smtplib.SMTP(self.host, self.port, timeout=self.timeout_s)
+            return smtplib.SMTP_SSL(self.host, self.port, timeout=SMTP_TIMEOUT_S, context=ssl.create_default_context())
+        return smtplib.SMTP(self.host, self.port, timeout=SMTP_TIMEOUT_S)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
