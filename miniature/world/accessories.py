@@ -45,7 +45,17 @@ def _round_glasses(canvas: Canvas, view: View, a: Anchors, colour: Tensor) -> No
 
 
 def _on_crown(view: View, a: Anchors, drop: float = 0.0) -> tuple[Tensor, Tensor]:
-    return view.at(0.0, a.crown_y + drop, 0.15, narrow=False)
+    """Coordinates about the top of the head; a hat rises with the brow as the head looks up."""
+    across, _ = view.project(0.0, a.crown_y + drop, 0.2)
+    _, down = view.project(0.0, a.crown_y + drop, 0.55)
+    return view.x - across, view.y - down
+
+
+def _at_ear(view: View, a: Anchors, side: int, drop: float) -> tuple[Tensor, Tensor]:
+    """Coordinates about something at an ear: the near one comes round to the front, the far one peeks out narrowly."""
+    turn = side * view.sin_yaw
+    u = view.x - side * (a.ear_x + 0.08) * (1 - 0.40 * (-turn).clamp_min(0)) - 0.05 * view.sin_yaw
+    return u / (1 - 0.8 * turn.clamp_min(0)), view.y - (a.ear_y + drop)
 
 
 def _top_hat(canvas: Canvas, view: View, a: Anchors, colour: Tensor) -> None:
@@ -119,7 +129,7 @@ def _headphones(canvas: Canvas, view: View, a: Anchors, colour: Tensor) -> None:
     arch = torch.maximum(arch, v)
     canvas.paint(arch, colour, dome=0.07, lift=0.9, gloss=0.5)
     for side in (-1, 1):
-        cup_u, cup_v = view.at(side * (a.ear_x + 0.07), a.ear_y + 0.12, 0.0, narrow=False)
+        cup_u, cup_v = _at_ear(view, a, side, 0.12)
         canvas.paint(sdf.ellipse(cup_u + side * 0.06, cup_v, 0.17, 0.30), constant((0.16, 0.16, 0.18), u), dome=0.14, lift=0.8)
         canvas.paint(sdf.ellipse(cup_u - side * 0.04, cup_v, 0.15, 0.25), colour, dome=0.12, lift=0.95, gloss=0.6)
 
@@ -152,8 +162,7 @@ def _bandana(canvas: Canvas, view: View, a: Anchors, colour: Tensor) -> None:
 
 def _star_earring(canvas: Canvas, view: View, a: Anchors, colour: Tensor) -> None:
     for side in (-1, 1):
-        x, y = view.project(side * (a.ear_x + 0.06), a.ear_y + 0.30, 0.0)
-        u, v = view.x - x, view.y - y
+        u, v = _at_ear(view, a, side, 0.30)
         canvas.paint(sdf.limb(u, v, (0.0, -0.08), (0.0, 0.12), 0.016, 0.016), colour * 0.8, dome=0.02, lift=0.9)
         canvas.paint(sdf.star(u, v - 0.28, 0.22) - 0.015, colour, dome=0.09, lift=0.9, gloss=1.0)
 

@@ -43,8 +43,8 @@ def anchors(t: Traits) -> Anchors:
         eye_x=_eye_x(t),
         eye_y=like(one, -0.03),
         eye_size=t.span("eye_size", 0.23, 0.34),
-        ear_x=0.62 * _width(t),
-        ear_y=like(one, -0.62),
+        ear_x=0.78 * _width(t),
+        ear_y=like(one, -0.52),
     )
 
 
@@ -65,7 +65,7 @@ def draw_body(canvas: Canvas, view: View, t: Traits) -> None:
     bib_size = t.span("muzzle_white", -0.1, 0.75)
     bib = sdf.ellipse(x, y - 1.5, bib_size.clamp_min(0.05) * 0.75, bib_size.clamp_min(0.05) * 1.6) + (fur - 0.5) * 0.35
     coat = mix(coat, comb(white_colour(t), fur), step(0.05, -0.05, bib) * step(0.0, 0.1, bib_size))
-    canvas.paint(shape, coat, dome=0.75, lift=0.0)
+    canvas.paint(shape, coat, dome=0.45)
     for side in (-1, 1):
         leg = sdf.bow(y - 3.0, (x * side) - 0.42, 0.9, 0.1, 0.012)
         canvas.shade(canvas.coverage(leg, 0.06) * 0.35)
@@ -107,12 +107,12 @@ def _head_shape(view: View, t: Traits, fur: Tensor) -> Tensor:
     cheeks = t.span("fur_length", 0.0, 0.15)
     shape = sdf.ellipse(view.x + 0.03 * view.sin_yaw, view.y + 0.08, 0.86 * width, 0.78)
     for side in (-1, 1):
-        u, v = view.at(side * 0.44 * width, 0.26, 0.35, narrow=False)
-        shape = sdf.merge(shape, sdf.ellipse(u, v, 0.47 + 0.5 * cheeks, 0.46), 0.12)
-        ruff = sdf.leaf(*sdf.turned(u - side * (0.26 + cheeks), v - 0.16, side * 2.1), 0.16, 0.34 + cheeks)
+        u, v = view.at(side * 0.42 * width, 0.22, 0.35, narrow=False)
+        shape = sdf.merge(shape, sdf.ellipse(u, v, 0.47 + 0.5 * cheeks, 0.50), 0.12)
+        ruff = sdf.leaf(*sdf.turned(u - side * (0.24 + 0.6 * cheeks), v - 0.12, side * 2.25), 0.17, 0.30 + 1.1 * cheeks)
         shape = sdf.merge(shape, ruff, 0.14)
     u, v = view.at(0.0, 0.48, 0.6, narrow=False)
-    shape = sdf.merge(shape, sdf.ellipse(u, v, 0.40, 0.34), 0.15)
+    shape = sdf.merge(shape, sdf.ellipse(u, v, 0.44, 0.36), 0.15)
     return shape + (fur - 0.5) * t.span("fur_length", 0.025, 0.10)
 
 
@@ -125,7 +125,7 @@ def draw_head(canvas: Canvas, view: View, t: Traits) -> None:
     canvas.shade(step(0.32, -0.15, shape - 0.02 + 0.0 * view.y) * step(0.3, 1.0, view.y) * 0.5 * canvas.mask)
     for side in (-1, 1):
         _ear(canvas, view, t, side, ear_colour, fur)
-    canvas.paint(shape, _coat_on_head(view, t, fur), dome=0.55, lift=0.35)
+    canvas.paint(shape, _coat_on_head(view, t, fur), dome=0.55, lift=0.5)
     _muzzle(canvas, view, t)
     iris, rim = eye_colour(t), mix(constant((0.13, 0.09, 0.08), view.x), marking, 0.15)
     size = t.span("eye_size", 0.20, 0.30)
@@ -163,5 +163,5 @@ def _muzzle(canvas: Canvas, view: View, t: Traits) -> None:
         sdf.ellipse(u, v - 0.015, 0.055 * size, 0.055 * size),
         0.06,
     )
-    canvas.paint(nose, nose_colour(t), dome=0.08, lift=1.0, gloss=0.7)
+    canvas.paint(nose, nose_colour(t), dome=0.08, lift=1.3, gloss=0.7)
     canvas.colour += (1 - canvas.colour) * (canvas.coverage(sdf.ellipse(u + 0.03, v + 0.05, 0.04, 0.015), 0.03) * 0.4)

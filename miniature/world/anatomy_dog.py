@@ -28,13 +28,15 @@ from miniature.world.identity import Traits
 from miniature.world.noise import lattice, sample
 from miniature.world.view import View
 
+DOG_EYE_HUES = ((45, 0.06), (55, 0.08), (65, 0.10), (78, 0.11), (100, 0.09), (150, 0.05), (235, 0.08), (248, 0.11))
+
 
 def _width(t: Traits) -> Tensor:
-    return t.span("head_width", 0.72, 0.96)
+    return t.span("head_width", 0.82, 1.04)
 
 
 def _eye_x(t: Traits) -> Tensor:
-    return t.span("eye_spacing", 0.30, 0.42) * (0.45 + 0.66 * _width(t))
+    return t.span("eye_spacing", 0.31, 0.41) * (0.45 + 0.60 * _width(t))
 
 
 def anchors(t: Traits) -> Anchors:
@@ -48,7 +50,7 @@ def anchors(t: Traits) -> Anchors:
         eye_x=_eye_x(t),
         eye_y=like(one, -0.18),
         eye_size=t.span("eye_size", 0.19, 0.27),
-        ear_x=0.78 * _width(t),
+        ear_x=0.84 * _width(t),
         ear_y=like(one, -0.42),
     )
 
@@ -75,7 +77,7 @@ def draw_body(canvas: Canvas, view: View, t: Traits) -> None:
     bib_size = t.span("white_blaze", -0.2, 0.72)
     bib = sdf.ellipse(x, y - 2.0, bib_size.clamp_min(0.05) * 0.8, bib_size.clamp_min(0.05) * 2.0) + (fur - 0.5) * 0.3
     coat = mix(coat, comb(white_colour(t), fur), step(0.05, -0.05, bib) * step(0.0, 0.1, bib_size))
-    canvas.paint(shape, coat, dome=0.8)
+    canvas.paint(shape, coat, dome=0.45)
     for side in (-1, 1):
         leg = sdf.bow(y - 3.1, (x * side) - 0.46, 0.9, 0.1, 0.012)
         canvas.shade(canvas.coverage(leg, 0.06) * 0.35)
@@ -85,15 +87,18 @@ def _ear(canvas: Canvas, view: View, t: Traits, side: int, colour: Tensor, fur: 
     """An ear of two parts whose tip sinks from upright to hanging as `ear_droop` grows."""
     width, droop = _width(t), t["ear_droop"]
     length = t.span("ear_length", 0.62, 1.15)
-    base_x, base_y = view.project(side * 0.66 * width, -0.58 + 0.06 * droop, 0.0)
-    first = -1.25 + 1.55 * droop
-    second = -1.45 + 2.95 * droop
-    mid_x, mid_y = base_x + side * torch.cos(first) * length * 0.42, base_y + torch.sin(first) * length * 0.42
+    base_x, base_y = view.project(side * (0.60 + 0.06 * droop) * width, -0.60 + 0.06 * droop, 0.0)
+    first = -1.2 + 1.75 * droop
+    second = -1.4 + 2.85 * step(0.12, 0.85, droop)
+    mid_x, mid_y = (
+        base_x + side * torch.cos(first) * length * (0.42 - 0.10 * droop),
+        base_y + torch.sin(first) * length * (0.42 - 0.10 * droop),
+    )
     tip_x, tip_y = mid_x + side * torch.cos(second) * length * 0.62, mid_y + torch.sin(second) * length * 0.62
-    tip = 0.06 + 0.13 * droop
-    upper = sdf.limb(view.x, view.y, (base_x, base_y), (mid_x, mid_y), 0.27, 0.25)
-    lower = sdf.limb(view.x, view.y, (mid_x, mid_y), (tip_x, tip_y), 0.25, tip)
-    canvas.paint(sdf.merge(upper, lower, 0.1) + (fur - 0.5) * t.span("fur_length", 0.02, 0.1), colour, dome=0.20, lift=0.25)
+    tip = 0.05 + 0.12 * droop
+    upper = sdf.limb(view.x, view.y, (base_x, base_y), (mid_x, mid_y), 0.22, 0.23)
+    lower = sdf.limb(view.x, view.y, (mid_x, mid_y), (tip_x, tip_y), 0.23, tip)
+    canvas.paint(sdf.merge(upper, lower, 0.2) + (fur - 0.5) * t.span("fur_length", 0.02, 0.1), colour, dome=0.17, lift=0.72)
     shown = (1 - 1.6 * droop).clamp(0, 1)
     inner = sdf.limb(view.x, view.y, (base_x * 0.5 + mid_x * 0.5, base_y * 0.5 + mid_y * 0.5), (tip_x, tip_y + 0.08), 0.13, 0.02)
     canvas.paint(inner, mix(constant((0.90, 0.64, 0.60), view.x), colour, 0.35), ink=0.4, softness=0.05, opacity=shown)
@@ -129,13 +134,13 @@ def draw_head(canvas: Canvas, view: View, t: Traits) -> None:
     ear_colour = mix(comb(coat_colour(t), fur), comb(marking, fur), (t.gate("dark_mask", 0.3, 0.7) * 0.7 + 0.25).clamp(0, 1))
     shape = _head_shape(view, t, fur)
     canvas.shade(step(0.35, -0.1, shape) * step(0.3, 1.0, view.y) * 0.5 * canvas.mask)
-    canvas.paint(shape, _coat_on_head(view, t, fur), dome=0.55, lift=0.3)
+    canvas.paint(shape, _coat_on_head(view, t, fur), dome=0.55, lift=0.5)
     for side in (-1, 1):
         _ear(canvas, view, t, side, ear_colour, fur)
-    iris = eye_colour(t, (0.42, 0.66))
+    iris = eye_colour(t, (0.46, 0.70), DOG_EYE_HUES)
     rim = mix(constant((0.10, 0.07, 0.07), view.x), marking, 0.12)
-    size = t.span("eye_size", 0.135, 0.205)
-    shape_of_eye = EyeShape(size, size * 0.86, like(size, 0.10), like(size, 1.02), 0.58, 0.58, 0.0, 0.030)
+    size = t.span("eye_size", 0.135, 0.195)
+    shape_of_eye = EyeShape(size, size * 0.80, like(size, -0.10), like(size, 1.12), 0.56, 0.56, 0.0, 0.034)
     for side in (-1, 1):
         u, v = view.at(side * _eye_x(t), -0.26, 0.85)
         canvas.raise_by(
@@ -157,9 +162,9 @@ def _muzzle(canvas: Canvas, view: View, t: Traits, fur: Tensor) -> None:
     muzzle = sdf.merge(top, jowls, 0.12)
     chin = sdf.ellipse(u, v - 0.36 * size, 0.17 * size, 0.14 * size)
     coat = _coat_on_head(view, t, fur)
-    canvas.paint(chin, coat * 0.85, dome=0.14, lift=0.7, ink=0.7)
+    canvas.paint(chin, coat * 0.85, dome=0.14, lift=0.9, ink=0.7)
     canvas.shade(step(0.14, 0.0, muzzle) * 0.16 * canvas.mask)
-    canvas.paint(muzzle, mix(coat, constant((1.0, 0.97, 0.93), u), 0.06), dome=0.26, lift=0.75, ink=0.45, softness=0.05)
+    canvas.paint(muzzle, mix(coat, constant((1.0, 0.97, 0.93), u), 0.06), dome=0.26, lift=0.98, ink=0.45, softness=0.02)
     line = constant((0.16, 0.09, 0.09), u)
     nose_u, nose_v = view.at(0.0, 0.20, 1.22, narrow=False)
     stem = sdf.limb(u, v, (0.0, -0.02), (0.0, 0.19 * size), 0.014, 0.012)
@@ -174,7 +179,7 @@ def _muzzle(canvas: Canvas, view: View, t: Traits, fur: Tensor) -> None:
     nose = sdf.merge(
         sdf.ellipse(nose_u, nose_v + 0.03, 0.18 * wide, 0.105 * wide), sdf.ellipse(nose_u, nose_v - 0.05, 0.10 * wide, 0.08 * wide), 0.08
     )
-    canvas.paint(nose, nose_colour(t), dome=0.11, lift=1.05, gloss=0.8)
+    canvas.paint(nose, nose_colour(t), dome=0.11, lift=1.35, gloss=0.8)
     for side in (-1, 1):
         nostril = sdf.ellipse(*sdf.turned(nose_u - side * 0.085 * wide, nose_v - 0.02, side * 0.5), 0.045 * wide, 0.026 * wide)
         canvas.tint(constant((0.05, 0.03, 0.03), u), canvas.coverage(nostril, 0.02) * 0.8)

@@ -29,9 +29,9 @@ def anchors(t: Traits) -> Anchors:
     """Where accessories sit on these people."""
     one = t["head_width"]
     return Anchors(
-        crown_y=like(one, -0.92) - 0.16 * t["hair_volume"],
-        crown_width=_width(t) * 0.95,
-        neck_y=like(one, 1.34),
+        crown_y=like(one, -0.72) - 0.15 * t["hair_volume"],
+        crown_width=_width(t) * 1.02 + 0.13 * t["hair_volume"],
+        neck_y=like(one, 1.20),
         neck_width=like(one, 0.40),
         eye_x=_eye_x(t),
         eye_y=like(one, 0.06),
@@ -44,7 +44,7 @@ def anchors(t: Traits) -> Anchors:
 def skin_colour(t: Traits) -> Tensor:
     """Skin from deep to pale, from rosy to golden, [B, 3, 1, 1]."""
     lightness = t.span("skin_tone", 0.42, 0.90)
-    a, b = hue_path(t["skin_warmth"], ((28, 0.066), (50, 0.066), (78, 0.072)), 1.35 - 0.75 * (lightness - 0.42) / 0.48)
+    a, b = hue_path(t["skin_warmth"], ((28, 0.066), (50, 0.066), (78, 0.072)), 1.22 - 0.40 * (lightness - 0.42) / 0.48)
     return rgb_from_oklab(lightness, a, b)
 
 
@@ -57,10 +57,10 @@ def hair_colour(t: Traits) -> Tensor:
 
 def _strands(view: View, t: Traits) -> Tensor:
     parting = t.span("parting", -0.35, 0.35)
-    angle = torch.atan2(view.x - parting, -(view.y + 1.1) - 0.15) / (2 * torch.pi) + 0.5
+    angle = torch.atan2((view.x - parting).abs(), -(view.y + 1.25)) / torch.pi + 0.06 * (view.x - parting)
     radius = torch.sqrt((view.x - parting) ** 2 + (view.y + 1.0) ** 2)
     wave = t["curl"] * 0.018 * torch.sin(radius * 14)
-    return streaks(angle * 0.9 + wave, radius * 0.28, salt=21, count=200, length=10)
+    return streaks(angle * 0.45 + 0.1 + wave, radius * 0.28, salt=21, count=200, length=10)
 
 
 def _combed(t: Traits, strands: Tensor) -> Tensor:
@@ -91,22 +91,23 @@ def draw_body(canvas: Canvas, view: View, t: Traits) -> None:
     _back_hair(canvas, view, t)
     x, y = view.body_x, view.body_y
     skin = skin_colour(t)
-    neck = sdf.limb(x, y, (0.0, 0.6), (0.0, 1.55), 0.30, 0.36)
+    neck = sdf.limb(x, y, (0.0, 0.6), (0.0, 1.45), 0.31, 0.38)
     canvas.paint(neck, skin * 0.93, dome=0.3, lift=0.1)
     shoulders = sdf.merge(
-        sdf.box(x, y - 3.0, 1.34, 1.32, 0.62),
-        sdf.limb(x.abs(), y, (0.25, 1.42), (1.0, 1.86), 0.16, 0.30),
+        sdf.limb(x, y, (0.0, 2.1), (0.0, 4.8), 0.74, 0.98),
+        sdf.limb(x.abs(), y, (0.22, 1.27), (0.88, 1.72), 0.15, 0.31),
         0.3,
     )
-    collar = sdf.ellipse(x, y - 1.30, 0.46, 0.30)
+    shoulders = sdf.merge(shoulders, sdf.limb(x.abs(), y, (0.90, 1.76), (1.22, 5.0), 0.30, 0.28), 0.06)
+    collar = sdf.ellipse(x, y - 1.12, 0.45, 0.28)
     knit = 0.5 + 0.5 * torch.sin(x * 60) * torch.sin(y * 34 + x.abs() * 6)
     cloth = constant((0.40, 0.46, 0.56), x) * (0.92 + 0.12 * knit)
     top = sdf.cut(shoulders, collar, 0.04)
     canvas.paint(top, cloth, dome=0.5, lift=0.1)
     band = (collar - 0.045).abs() - 0.055
-    canvas.paint(sdf.common(band, y * -1 + 1.34, 0.03), constant((0.34, 0.40, 0.50), x), dome=0.06, lift=0.35)
+    canvas.paint(sdf.common(band, 1.16 - y, 0.03), constant((0.34, 0.40, 0.50), x), dome=0.06, lift=0.35)
     for side in (-1, 1):
-        sleeve = sdf.bow(y - 2.9, side * x - 0.98, 0.85, 0.06, 0.012)
+        sleeve = sdf.bow(y - 2.9, side * x - 0.80, 0.85, 0.04, 0.012)
         canvas.shade(canvas.coverage(sleeve, 0.05) * 0.4)
 
 
@@ -209,7 +210,7 @@ def _eyes_and_brows(canvas: Canvas, view: View, t: Traits, skin: Tensor) -> None
         upper = sdf.bow(tu, tv + size * 0.63, size * 1.12, size * 0.60, 0.030)
         canvas.paint(upper, lash, ink=1.0)
         for k in range(2):
-            flick = sdf.whisker(side * tu - size * (0.80 + 0.16 * k), tv + size * (0.40 - 0.2 * k), 0.10, -0.06, -0.03, 0.018)
+            flick = sdf.whisker(side * tu - size * (0.80 + 0.16 * k), tv + size * (0.40 - 0.2 * k), 0.065, -0.04, -0.02, 0.016)
             canvas.paint(flick, lash, ink=0.3)
         _brow(canvas, view, t, side, hair)
 
@@ -236,13 +237,13 @@ def _front_hair(canvas: Canvas, view: View, t: Traits) -> None:
             (side * (width + 0.02), -0.25),
             (side * (width + 0.09), reach),
             0.12 + volume * 0.35,
-            0.05 + volume * 0.5,
+            0.025 + volume * 0.22,
         )
         outline = sdf.merge(outline, lock, 0.12)
     outline = outline + _curls(view, t)
     fringe = t.span("fringe", -0.74, -0.20)
     parting = t.span("parting", -0.42, 0.42)
-    x, y = view.surface()
+    x, y = view.surface(1.35)
     sweep = 0.30 * (x - parting).abs() - 0.16 * (x - parting) ** 2
     edge = (fringe - sweep * (1.1 - 0.9 * t["fringe"]) + 0.06 * (strands - 0.5) + _curls(view, t) * 0.6) - y
     u, v = view.at(0.0, 0.42, 0.32, narrow=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -14,7 +15,20 @@ from miniature.world.identity import Traits
 from miniature.world.noise import streaks
 from miniature.world.view import View
 
-COAT_HUES = ((15, 0.075), (40, 0.115), (58, 0.135), (72, 0.115), (88, 0.075), (100, 0.02), (240, 0.03), (262, 0.06), (310, 0.065))
+COAT_HUES = (
+    (15, 0.075),
+    (38, 0.105),
+    (52, 0.130),
+    (62, 0.125),
+    (70, 0.095),
+    (80, 0.110),
+    (88, 0.070),
+    (75, 0.040),
+    (100, 0.015),
+    (240, 0.03),
+    (262, 0.06),
+    (310, 0.065),
+)
 """From russet through ginger, sand and cream to grey, and on to the slightly fanciful blue and lilac: (hue in degrees, chroma)."""
 
 EYE_HUES = ((55, 0.10), (75, 0.13), (98, 0.14), (125, 0.14), (155, 0.11), (200, 0.10), (245, 0.13), (285, 0.12))
@@ -65,9 +79,9 @@ def white_colour(t: Traits) -> Tensor:
     return like(t["coat_hue"], 0) + constant((0.97, 0.95, 0.91), t.factors)
 
 
-def eye_colour(t: Traits, lightness: tuple[float, float] = (0.55, 0.8)) -> Tensor:
+def eye_colour(t: Traits, lightness: tuple[float, float] = (0.55, 0.8), hues: Sequence[tuple[float, float]] = EYE_HUES) -> Tensor:
     """Iris colour [B, 3, 1, 1] along a path from brown by gold and green to blue."""
-    a, b = hue_path(t["eye_hue"], EYE_HUES)
+    a, b = hue_path(t["eye_hue"], hues)
     (bright,) = path(t["eye_hue"], ((lightness[0],), (lightness[1],), (lightness[1],), (lightness[1],), (0.5 * sum(lightness),)))
     return rgb_from_oklab(bright, a, b)
 

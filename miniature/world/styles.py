@@ -113,53 +113,56 @@ def photo(s: Layers) -> Tensor:
     image = s.over(s.lit, soft_back * halo)
     bloom = blur((image - 0.72).clamp_min(0), 6 * s.unit)
     image = image + bloom * 0.5
-    image = image * (1 - 0.16 * (s.x**2 + s.y**2).clamp_max(2))
-    return image + (s.grain(3) - 0.5) * (0.02 + 0.02 * s.chance(4))
+    image = image * (1.04 - 0.13 * (s.x**2 + s.y**2).clamp_max(2))
+    return image + (s.grain(3) - 0.5) * (0.012 + 0.014 * s.chance(4))
 
 
 def oil_painting(s: Layers) -> Tensor:
-    """Strokes that follow the forms, with thick paint that catches the light."""
-    image = saturate(s.over(s.lit, s.backdrop), 1.25)
-    image = s.moved(image, s.noise(40, 5, 2) * 0.028, s.noise(40, 9, 2) * 0.028)
-    painted = _kuwahara(_kuwahara(image, max(2, round(4 * s.unit))), max(2, round(3 * s.unit)))
-    flow = blur(luminance(painted), 4 * s.unit)
-    dx, dy = slopes(flow)
+    """Strokes that follow the forms, with thick paint that catches the light; finer strokes on the subject than behind."""
+    image = saturate(s.over(mix(s.lit, s.flat, 0.15), s.backdrop), 1.3)
+    image = s.moved(image, s.noise(34, 5, 2) * 0.016, s.noise(34, 9, 2) * 0.016)
+    fine = _kuwahara(image, max(2, round(2.4 * s.unit)))
+    broad = _kuwahara(_kuwahara(s.backdrop, max(2, round(5 * s.unit))), max(2, round(3 * s.unit)))
+    painted = mix(saturate(broad, 1.3), fine, blur(s.mask, 2 * s.unit))
+    dx, dy = slopes(blur(luminance(painted), 4 * s.unit))
     swirl = s.noise(3, 13, 2) * 5
     length = torch.sqrt(dx * dx + dy * dy)
     sure = (length * 60 * s.unit).clamp(0, 1)
     along_x = mix(torch.cos(swirl), -dy / (length + 1e-5), sure)
     along_y = mix(torch.sin(swirl), dx / (length + 1e-5), sure)
-    bristle = lattice(s.seeds, 110, 110, 17)
+    bristle = lattice(s.seeds, 150, 150, 17)
     relief = torch.zeros_like(s.mask)
     for k in range(-3, 4):
         relief = relief + s.moved(bristle, along_x * 0.011 * k, along_y * 0.011 * k) / 7
     rx, ry = slopes(relief)
-    gleam = (rx + ry) * s.unit
-    return painted * (0.90 + 0.42 * (relief - 0.3)) + gleam.clamp(-0.2, 0.2) * 0.85
+    gleam = ((rx + ry) * s.unit).clamp(-0.2, 0.2)
+    thick = 1 - 0.45 * s.mask
+    painted = painted * (1 - 0.35 * s.ink) * (1 + 0.34 * thick * (relief - 0.5))
+    return painted + gleam * 0.5 * thick
 
 
 def pencil_sketch(s: Layers) -> Tensor:
-    """Graphite: outlines drawn twice, hatching that thickens with the dark, and a breath of colour."""
-    backdrop = mix(s.backdrop, constant((1, 1, 1), s.x), 0.45)
-    image = s.over(s.flat * (0.45 + 0.55 * s.tone).clamp(0, 1.1), backdrop)
-    dark = 1 - luminance(blur(image, s.unit)) ** 0.8
-    paper = 0.955 + 0.05 * s.noise(90, 3, 2)
-    wobble = s.noise(7, 21, 2) * 0.02
-    angle = 0.75 + 0.3 * (s.chance(4) - 0.5)
-    c, n = torch.cos(angle), torch.sin(angle)
-    rough = s.noise(110, 31, 1)
-    lead = torch.zeros_like(s.mask)
-    for k, (turn, density, start) in enumerate(((0.0, 74, 0.22), (1.35, 68, 0.46), (0.5, 80, 0.66))):
-        ct, st = torch.cos(angle + turn), torch.sin(angle + turn)
-        stripe = 0.5 + 0.5 * torch.sin(((s.x + wobble * 2) * ct + (s.y - wobble) * st) * density * 2 + k)
-        amount = step(start - 0.16, start + 0.34, dark)
-        lead = lead + (1 - lead) * amount * step(1.02 - 0.75 * amount, 1.25 - 0.75 * amount, stripe + rough * 0.35 + 0.14) * 0.62
-    lead = lead + 0.30 * step(0.15, 1.0, dark) * (0.8 + rough)
-    shifted = s.moved(s.ink, wobble * 0.4 + 0.006 * c, 0.006 * n)
-    edge = step(0.03, 0.16, _edges(image) * s.unit)
-    line = torch.maximum(torch.maximum(s.ink, shifted * 0.6), edge * 0.6 * mix(0.45 * torch.ones_like(s.mask), s.mask * 0 + 1, s.mask))
-    lead = torch.maximum(lead, line * (0.82 + 0.45 * rough)).clamp(0, 0.92)
-    tint = mix(constant((1, 1, 1), s.x), saturate(s.over(s.flat, s.backdrop), 1.2), mix(0.14 + 0 * s.mask, 0.34 + 0 * s.mask, s.mask))
+    """Graphite: outlines drawn twice, hatching that thickens with the dark and thins towards the corners, and a breath of colour."""
+    image = s.over(s.flat * (0.45 + 0.55 * s.tone).clamp(0, 1.1), mix(s.backdrop, constant((1, 1, 1), s.x), 0.35))
+    away = (s.x**2 + s.y**2).sqrt() + 0.7 * s.noise(4, 41, 2)
+    attention = torch.maximum(s.mask, step(1.25, 0.55, away) * 0.75)
+    dark = (1 - luminance(blur(image, s.unit)) ** 0.85) * attention
+    paper = 0.965 + 0.05 * s.noise(90, 3, 2)
+    wobble = s.noise(6, 21, 2) * 0.03
+    angle = 0.75 + 0.5 * (s.chance(4) - 0.5)
+    rough, patchy = s.noise(120, 31, 1), s.noise(14, 33, 2)
+    lead = 0.34 * step(0.10, 1.0, dark) * (0.9 + rough)
+    for k, (turn, density, start) in enumerate(((0.0, 84, 0.30), (0.45, 76, 0.50), (1.5, 80, 0.70))):
+        across = (s.x + wobble * 2) * torch.cos(angle + turn) + (s.y - wobble) * torch.sin(angle + turn)
+        stripe = 0.5 + 0.5 * torch.sin(across * density * 2 + k + 2 * patchy)
+        amount = step(start - 0.16, start + 0.36, dark + patchy * 0.12)
+        lead = lead + (1 - lead) * amount * step(1.05 - 0.8 * amount, 1.45 - 0.8 * amount, stripe + rough * 0.6 + 0.1) * 0.6
+    again = s.moved(s.ink, wobble * 0.4 + 0.007, wobble * 0.4 - 0.004)
+    edge = step(0.025, 0.14, _edges(image) * s.unit) * mix(torch.full_like(s.mask, 0.40), torch.full_like(s.mask, 0.6), s.mask) * attention
+    line = torch.maximum(torch.maximum(s.ink, again * 0.55), edge)
+    lead = torch.maximum(lead, line * (0.80 + 0.5 * rough)).clamp(0, 0.92)
+    wash = saturate(s.over(s.flat, s.backdrop), 1.25)
+    tint = mix(constant((1, 1, 1), s.x), wash, 0.08 + 0.30 * s.mask)
     return paper * tint * (1 - lead) + constant((0.17, 0.17, 0.20), s.x) * lead
 
 
@@ -198,7 +201,8 @@ def poster(s: Layers) -> Tensor:
     back = mix(back, (back * 1.22 + 0.05).clamp(0, 1), rays * 0.55)
     outline = (blur(s.mask, 2.4 * s.unit) * 2.4).clamp(0, 1) * (1 - s.mask)
     image = mix(s.over(subject, back), constant((0.985, 0.955, 0.88), s.x), step(0.35, 0.6, outline) * (1 - s.mask))
-    worn = step(0.36, 0.50, s.noise(90, 5, 2) + 0.10)
+    image = image * (1 - 0.55 * s.ink * s.mask)
+    worn = step(0.50, 0.62, s.noise(90, 5, 2) + 0.10)
     image = mix(image, constant((0.97, 0.94, 0.86), s.x), worn * 0.28)
     frame = step(0.945, 0.95, torch.maximum(s.x.abs(), s.y.abs()))
     return mix(image, constant((0.97, 0.94, 0.86), s.x), frame)
@@ -271,7 +275,8 @@ def neon(s: Layers) -> Tensor:
     hue = (hue / hue.amax(dim=1, keepdim=True).clamp_min(0.12)).clamp(0, 1)
     rim = (blur(s.mask, 1.5 * s.unit) * (1 - blur(s.mask, 1.5 * s.unit)) * 4).clamp(0, 1) ** 2
     marks = step(0.05, 0.16, _edges(blur(s.flat, 1.2 * s.unit)) * s.unit) * s.mask
-    tube = torch.maximum(torch.maximum(s.ink, marks * 0.7), rim)
+    drawn = s.ink * (1 - 0.85 * step(0.55, 0.95, blur(s.ink, 2 * s.unit)))
+    tube = torch.maximum(torch.maximum(drawn, marks * 0.6), rim)
     back_line = step(0.05, 0.15, _edges(blur(s.backdrop, 1.2 * s.unit)) * s.unit) * (1 - s.mask)
     back_hue = saturate(blur(s.backdrop, 2 * s.unit), 2.5)
     back_hue = (back_hue / back_hue.amax(dim=1, keepdim=True).clamp_min(0.12)).clamp(0, 1)
@@ -281,7 +286,7 @@ def neon(s: Layers) -> Tensor:
     wall = constant((0.055, 0.045, 0.10), s.x) * (1.1 - 0.5 * mortar + 0.6 * s.noise(30, 5, 2)) * (1 - s.mask)
     inside = s.flat * (0.16 + 0.24 * s.tone) * s.mask
     light = hue * tube + back_hue * back_line * 0.38
-    bloom = blur(light, 3 * s.unit) * 0.9 + blur(light, 11 * s.unit) * 1.0
+    bloom = blur(light, 3 * s.unit) * 0.7 + blur(light, 11 * s.unit) * 0.75
     core = step(0.55, 0.95, tube) * 0.55
     flicker = 0.9 + 0.2 * s.chance(4)
     return (wall + inside + (light * 0.85 + bloom) * flicker + core).clamp(0, 1)
@@ -295,11 +300,11 @@ def comic(s: Layers) -> Tensor:
     u = (s.x * torch.cos(angle) + s.y * torch.sin(angle)) * pitch
     v = (s.y * torch.cos(angle) - s.x * torch.sin(angle)) * pitch
     dots = (torch.sin(u * 1.6) * torch.sin(v * 1.6) + 1) * 0.5
-    shade = step(0.95, 0.30, s.tone) * s.mask
+    shade = step(0.80, 0.22, s.tone) * s.mask
     subject = mix(flat, flat * constant((0.46, 0.42, 0.60), s.x), step(0.10, -0.10, dots - shade * 0.92) * step(0.02, 0.1, shade))
     subject = mix(subject, subject * 0.55, step(0.36, 0.32, s.tone))
     back_shade = (1 - luminance(back)) * 0.65
-    back = mix(back, (back * 0.72).clamp(0, 1), step(0.08, -0.08, dots - back_shade))
+    back = mix(back, (back * 0.82).clamp(0, 1), step(0.08, -0.08, dots - back_shade))
     image = s.over(subject, mix(back, constant((1, 1, 1), s.x), 0.12))
     outline = step(0.10, 0.30, blur(s.mask, 1.4 * s.unit) * (1 - blur(s.mask, 1.4 * s.unit)) * 2)
     line = torch.maximum(step(0.15, 0.55, blur(s.ink, 0.5 * s.unit) * 1.25), outline)
@@ -320,9 +325,12 @@ def linocut(s: Layers) -> Tensor:
     light = luminance(s.over(s.flat * (0.42 + 0.62 * s.tone), s.backdrop)).clamp(0, 1)
     smooth = blur(light, 1.3 * s.unit)
     direction = s.noise(3, 5, 2) * 1.6 + 0.8
-    wave = torch.sin((s.x * torch.cos(direction) + s.y * torch.sin(direction)) * 62 + s.noise(6, 9, 2) * 5)
-    gouge = mix(wave * 0.15, torch.sin((torch.sqrt(s.x**2 + s.y**2)) * 88 + s.noise(5, 13, 2) * 4) * 0.15, s.mask)
-    dark = step(0.035, -0.035, smooth + gouge - 0.47)
+    across = s.x * torch.cos(direction) + s.y * torch.sin(direction)
+    wave = torch.sin(across * 70 + s.noise(6, 9, 2) * 2.5)
+    hand = 0.9 + 0.5 * s.chance(4)
+    carved = torch.sin((s.x * torch.cos(hand) + s.y * torch.sin(hand)) * 78 + 5 * s.tone + s.noise(5, 13, 2) * 4)
+    gouge = mix(wave * 0.095, carved * 0.085, s.mask)
+    dark = step(0.035, -0.035, smooth + gouge - 0.43)
     outline = step(0.10, 0.30, blur(s.mask, 1.4 * s.unit) * (1 - blur(s.mask, 1.4 * s.unit)) * 2)
     dark = torch.maximum(dark, step(0.2, 0.5, blur(s.ink, 0.6 * s.unit) * 1.3))
     gap = step(0.2, 0.7, blur(s.mask, 2.2 * s.unit) * (1 - s.mask) * 2)
