@@ -1,0 +1,118 @@
+"""Photos: presigned uploads that are finished here, or files sent along directly. Good ones are kept whatever the others are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile as FormFile
+
+from api import intake, views
+from api.auth import Caller, SignedIn
+from api.erasing import erase_photo
+from api.idempotency import IdempotentRoute
+from api.paged import Cursor, Limit, listed
+from api.state import Shared, State
+from core.errors import UserError, not_found
+from storage import photos, subjects
+from storage.tables import Photo, Subject
+
+router = APIRouter(prefix="/v1/subjects/{subject_id}", tags=["photos"], route_class=IdempotentRoute)
+
+FILES_A_REQUEST = 40
+TYPES = ("image/jpeg", "image/png", "image/webp", "image/heic", "image/heif")
+
+
+class NewFile(BaseModel):
+    filename: str = Field(max_length=1000)
+    content_type: str = "application/octet-stream"
+
+
+class NewUploads(BaseModel):
+    files: list[NewFile] = Field(min_length=1, max_length=FILES_A_REQUEST)
+
+
+class Finished(BaseModel):
+    upload_ids: list[str] = Field(max_length=FILES_A_REQUEST)
+
+
+@router.post("/uploads", status_code=201)
+def new_uploads(subject_id: str, body: NewUploads, state: Shared, caller: SignedIn) -> dict[str, Any]:
+    """A place for each file: send it there as ``method`` says, then POST the ids to ``…/photos``."""
+    with state.storage.db.session() as session:
+        made = [photos.new_upload(session, state.settings, caller.account_id, subject_id, file.filename) for file in body.files]
+    return {"uploads": [_form(state, upload.id, upload.object_key, file) for upload, file in zip(made, body.files, strict=True)]}
+
+
+def _form(state: State, upload_id: str, key: str, file: NewFile) -> dict[str, Any]:
+    content_type = file.content_type if file.content_type in TYPES else "application/octet-stream"
+    form = state.storage.objects.presign_upload(key, state.settings.max_photo_bytes, content_type, state.settings.presign_ttl_s)
+    place = {"method": form.method, "url": form.url, "fields": form.fields, "headers": form.headers}
+    return {"id": upload_id, "filename": photos.plain_filename(file.filename)} | place
+
+
+@router.post("/photos", status_code=201, openapi_extra={"requestBody": {"content": {"application/json": {}, "multipart/form-data": {}}}})
+async def add_photos(subject_id: str, request: Request, state: Shared, caller: SignedIn) -> dict[str, Any]:
+    """Finish uploads (``{"upload_ids": […]}``) or take files (multipart, field ``files``).
+
+    201 with the photos that were kept and, in ``errors``, the files that could not be; 422 if there was not one to keep.
+    """
+    subject = await run_in_threadpool(own_subject, state, caller, subject_id)
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        outcomes = await take_form(state, subject, request)
+    else:
+        upload_ids = Finished.model_validate_json(await request.body() or b"{}").upload_ids
+        outcomes = [await run_in_threadpool(intake.take_upload, state, caller.account_id, subject, one) for one in upload_ids]
+    return await run_in_threadpool(answer, state, subject, outcomes)
+
+
+async def take_form(state: State, subject: Subject, request: Request) -> list[intake.Outcome]:
+    """Each file of a form in turn; one is in memory at a time."""
+    form = await request.form(max_files=FILES_A_REQUEST)
+    files = [part for part in form.getlist("files") if isinstance(part, FormFile) and part.filename]
+    return [await _take(state, subject, file) for file in files]
+
+
+async def _take(state: State, subject: Subject, file: FormFile) -> intake.Outcome:
+    data = await file.read(state.settings.max_photo_bytes + 1)
+    return await run_in_threadpool(intake.take_file, state, subject, file.filename or "photo", data)
+
+
+def own_subject(state: State, caller: Caller, subject_id: str) -> Subject:
+    with state.storage.db.reader() as session:
+        return subjects.get(session, caller.account_id, subject_id)
+
+
+def answer(state: State, subject: Subject, outcomes: list[intake.Outcome]) -> dict[str, Any]:
+    if not outcomes:
+        detail = "Choose 10 to 20 photos and send them in the field «files», or send upload_ids of finished uploads."
+        raise UserError("photos/none", "No photo was sent", detail)
+    kept = [one for one in outcomes if isinstance(one, Photo)]
+    errors = [one.as_dict() for one in outcomes if isinstance(one, intake.Refused)]
+    if not kept:
+        raise _none_kept(errors)
+    items = [views.photo(state.storage, photo) for photo in kept]
+    return {"photos": items, "errors": errors, "counts": intake.counts(state, subject.id)}
+
+
+def _none_kept(errors: list[dict[str, Any]]) -> UserError:
+    detail = " ".join(f"{error['filename']}: {error['message']} {error['fix']}" for error in errors[:3])
+    return UserError("photos/none-usable", "None of these files could be used", detail, extra={"errors": errors})
+
+
+@router.get("/photos")
+def list_photos(subject_id: str, state: Shared, caller: SignedIn, limit: Limit = 100, cursor: Cursor = None) -> dict[str, Any]:
+    with state.storage.db.reader() as session:
+        subjects.get(session, caller.account_id, subject_id)
+        rows, page = listed(session, photos.of_subject(caller.account_id, subject_id), limit, cursor)
+    return page([views.photo(state.storage, row) for row in rows]) | {"counts": intake.counts(state, subject_id)}
+
+
+@router.delete("/photos/{photo_id}")
+def erase_one(subject_id: str, photo_id: str, state: Shared, caller: SignedIn) -> dict[str, Any]:
+    with state.storage.db.reader() as session:
+        if photos.get(session, caller.account_id, photo_id).subject_id != subject_id:
+            raise not_found("photo")
+    return erase_photo(state, caller.account_id, photo_id)

@@ -1,0 +1,101 @@
+"""Portraits: ask for pictures, watch them come, take them back. And the catalogue of styles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, Field
+from sse_starlette import EventSourceResponse
+
+from api import views
+from api.auth import Caller, SignedIn
+from api.erasing import erase
+from api.idempotency import IdempotentRoute
+from api.paged import Cursor, Limit, listed
+from api.routes.streams import stream
+from api.state import Shared, State
+from core.styles import catalogue
+from storage import jobs, portraits, watching
+from storage.tables import Job, Portrait
+
+router = APIRouter(prefix="/v1/portraits", tags=["portraits"], route_class=IdempotentRoute)
+styles_router = APIRouter(prefix="/v1/styles", tags=["portraits"])
+
+
+class NewPortrait(BaseModel):
+    """Exactly one of ``style`` and ``prompt``. Without ``adapter_id`` the bare base model renders ``class_word``."""
+
+    adapter_id: str | None = Field(None, max_length=40)
+    style: str | None = Field(None, max_length=40)
+    prompt: str | None = Field(None, max_length=2000)
+    class_word: str = Field("subject", max_length=40)
+    seed: int | None = Field(None, ge=0, lt=2**31)
+    count: int = 1
+    lora_scale: float | None = Field(None, ge=0, le=2)
+    guidance_scale: float | None = Field(None, ge=0, le=20)
+    num_inference_steps: int | None = Field(None, ge=1, le=100)
+
+    def params(self) -> dict[str, Any]:
+        return self.model_dump(include={"lora_scale", "guidance_scale", "num_inference_steps"}, exclude_none=True)
+
+
+def start(state: State, caller: Caller, body: NewPortrait) -> tuple[Portrait, Job]:
+    """Commits, then tells the workers; if the broker is down the scheduler tells them later."""
+    asked = body.model_dump(include={"adapter_id", "style", "prompt", "seed", "count", "class_word"})
+    with state.storage.db.session() as session:
+        portrait, job = portraits.create(session, state.settings, caller.account_id, **asked, params=body.params())
+    jobs.publish_new(state.storage, job)
+    return portrait, job
+
+
+@router.post("", status_code=201)
+def create(body: NewPortrait, state: Shared, caller: SignedIn) -> dict[str, Any]:
+    portrait, job = start(state, caller, body)
+    return views.portrait(state.storage, portrait, job, [])
+
+
+@router.get("")
+def list_all(state: Shared, caller: SignedIn, adapter_id: str | None = None, limit: Limit = 20, cursor: Cursor = None) -> dict[str, Any]:
+    with state.storage.db.reader() as session:
+        rows, answer = listed(session, portraits.of_account(caller.account_id, adapter_id), limit, cursor)
+        ids = [row.id for row in rows]
+        its_jobs, images = watching.jobs_of(session, ids), portraits.images(session, ids)
+    return answer([views.portrait(state.storage, row, its_jobs[row.id], images[row.id]) for row in rows])
+
+
+@router.get("/{portrait_id}")
+def get(portrait_id: str, state: Shared, caller: SignedIn) -> dict[str, Any]:
+    with state.storage.db.reader() as session:
+        portrait, job = portraits.get(session, caller.account_id, portrait_id)
+        images = portraits.images(session, [portrait.id])[portrait.id]
+    return views.portrait(state.storage, portrait, job, images)
+
+
+@router.post("/{portrait_id}/cancel")
+def cancel(portrait_id: str, state: Shared, caller: SignedIn) -> dict[str, Any]:
+    with state.storage.db.session() as session:
+        portrait, job = portraits.cancel(session, caller.account_id, portrait_id)
+        images = portraits.images(session, [portrait.id])[portrait.id]
+    return views.portrait(state.storage, portrait, job, images)
+
+
+@router.get("/{portrait_id}/events")
+async def events(portrait_id: str, request: Request, state: Shared, caller: SignedIn) -> EventSourceResponse:
+    return stream(state, request, await run_in_threadpool(_job_id, state, caller, portrait_id))
+
+
+def _job_id(state: State, caller: Caller, portrait_id: str) -> str:
+    with state.storage.db.reader() as session:
+        return portraits.get(session, caller.account_id, portrait_id)[1].id
+
+
+@router.delete("/{portrait_id}")
+def erase_one(portrait_id: str, state: Shared, caller: SignedIn) -> dict[str, Any]:
+    return erase(state, caller.account_id, "portrait", portrait_id)
+
+
+@styles_router.get("")
+def list_styles() -> dict[str, Any]:
+    return {"items": [views.style(style) for style in catalogue().values()], "next_cursor": None}
