@@ -73,7 +73,9 @@ def _raise_if_running(session: Session, subject_id: str) -> None:
 
 def _trigger_token(session: Session, account_id: str, subject_id: str) -> str:
     """The subject's own, kept over its trainings; no two subjects of an account share one."""
-    used = dict(session.execute(select(Training.trigger_token, Training.subject_id).where(Training.account_id == account_id)).tuples())
+    used = dict(
+        session.execute(select(Training.trigger_token, Training.subject_id).where(Training.account_id == account_id)).tuples().all()
+    )
     for token, owner in used.items():
         if owner == subject_id:
             return token
