@@ -1,0 +1,152 @@
+"""A worker's adapters, nearest first: RAM, disk, object store. One verb, ``ensure``; an erased adapter is in none of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import select
+
+from core.errors import JobFailed
+from core.logs import get_logger
+from diffusion.lora import State
+from inference.lru import ByteLru
+from inference.slot import LoadedAdapter
+from storage import adapters as rows
+from storage.tables import Adapter
+from storage.wiring import Storage
+
+log = get_logger("inference.adapters")
+
+ERASED = "This adapter was erased, so no more portraits can be made with it."
+DAMAGED = "The stored adapter is damaged. Train the subject again; we are sorry."
+SUFFIX = ".safetensors"
+
+Read = Callable[[Path], State]  # must refuse what is no adapter of this base model (diffusion.lora.read with the base's transformer)
+
+
+class DiskTier:
+    """Adapter files in one folder, the least recently used removed when they exceed ``limit`` bytes. Processes may share the folder."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+
+    def path(self, adapter_id: str) -> Path:
+        return self.folder / f"{adapter_id}{SUFFIX}"
+
+    def find(self, adapter_id: str, sha256: str) -> Path | None:
+        """The file if it is there and whole; a damaged one is removed."""
+        path = self.path(adapter_id)
+        try:
+            if _digest(path) == sha256:
+                os.utime(path)
+                return path
+        except FileNotFoundError:
+            return None
+        log.warning("damaged cache file removed", adapter=adapter_id)
+        path.unlink(missing_ok=True)
+        return None
+
+    def trim(self, keep: str) -> None:
+        """Down to the limit, oldest use first; ``keep`` is about to be read and stays."""
+        files = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in self._files())
+        used = sum(size for _, size, _ in files)
+        for _, size, path in files:
+            if used > self.limit and path != self.path(keep):
+                path.unlink(missing_ok=True)
+                used -= size
+
+    def drop(self, adapter_id: str) -> None:
+        self.path(adapter_id).unlink(missing_ok=True)
+
+    def ids(self) -> list[str]:
+        return [path.name.removesuffix(SUFFIX) for path in self._files()]
+
+    def _files(self) -> list[Path]:
+        return list(self.folder.glob(f"*{SUFFIX}"))
+
+
+class AdapterCache:
+    """Safe for threads: those that want one adapter at the same time load it once."""
+
+    def __init__(self, storage: Storage, read: Read) -> None:
+        settings = storage.settings
+        self.storage, self._read = storage, read
+        self.disk = DiskTier(settings.caches / "adapters", settings.adapter_disk_bytes)
+        self._ram: ByteLru[LoadedAdapter] = ByteLru(settings.adapter_cache_bytes)
+        self._lock = threading.Lock()
+        self._loading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def ensure(self, adapter: Adapter) -> tuple[LoadedAdapter, str]:
+        """The weights and where they came from (``ram``, ``disk`` or ``store``).
+
+        :class:`core.errors.JobFailed` if it was erased or its stored file is damaged; ``ServiceDown`` if the store does not answer.
+        """
+        with self._lock:
+            loading = self._loading[adapter.id]
+        with loading:
+            loaded, tier = self._find(adapter)
+        if self._gone([adapter.id]):  # asked last, so that an erasure during the load is seen too
+            self.evict({adapter.id})
+            raise JobFailed(ERASED)
+        return loaded, tier
+
+    def evict(self, adapter_ids: set[str]) -> None:
+        for adapter_id in adapter_ids:
+            with self._lock:
+                self._ram.drop(adapter_id)
+                self._loading.pop(adapter_id, None)
+            self.disk.drop(adapter_id)
+
+    def sweep(self) -> set[str]:
+        """Evicts what was erased since; returns it, so that the engine can forget it too."""
+        with self._lock:
+            held = {*self._ram.keys(), *self.disk.ids()}
+        gone = self._gone(sorted(held))
+        self.evict(gone)
+        return gone
+
+    def _find(self, adapter: Adapter) -> tuple[LoadedAdapter, str]:
+        with self._lock:
+            found = self._ram.get(adapter.id)
+        if found:
+            return found, "ram"
+        path, tier = self._on_disk(adapter)
+        loaded = LoadedAdapter(adapter.id, self._read(path))
+        with self._lock:
+            self._ram.put(adapter.id, loaded, loaded.nbytes)
+        return loaded, tier
+
+    def _on_disk(self, adapter: Adapter) -> tuple[Path, str]:
+        path = self.disk.find(adapter.id, adapter.sha256)
+        if path:
+            return path, "disk"
+        try:
+            self.disk.folder.mkdir(parents=True, exist_ok=True)
+            self.storage.objects.download(adapter.object_key, self.disk.path(adapter.id))
+        except KeyError as error:
+            raise JobFailed(ERASED) from error
+        self.disk.trim(keep=adapter.id)
+        path = self.disk.find(adapter.id, adapter.sha256)
+        if path is None:
+            raise JobFailed(DAMAGED)
+        return path, "store"
+
+    def _gone(self, adapter_ids: list[str]) -> set[str]:
+        """Those with a tombstone, and those whose row is no more (tombstones do not last for ever)."""
+        gone: set[str] = set()
+        with self.storage.db.reader() as session:
+            for start in range(0, len(adapter_ids), 500):
+                some = adapter_ids[start : start + 500]
+                living = set(session.scalars(select(Adapter.id).where(Adapter.id.in_(some))))
+                gone |= (set(some) - living) | rows.erased_among(session, some)
+        return gone
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

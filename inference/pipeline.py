@@ -1,0 +1,175 @@
+"""One portrait, from the claimed job to stored pictures: load → render → score → store."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+from PIL import Image
+
+from core.errors import JobFailed
+from core.settings import Settings
+from core.words import Mode, PortraitStage
+from diffusion import lora
+from diffusion.loading import BaseModel, load_base
+from inference.adapters import AdapterCache
+from inference.engine import Engine
+from inference.provenance import marked_png
+from inference.requests import RenderRequest, request_from
+from inference.scoring import score_likeness
+from inference.slot import LoadedAdapter
+from metrics.encoders import IdentityEncoder, load_identity_encoder
+from storage import keys, photos, portraits
+from storage.jobs import Lease
+from storage.tables import Adapter, Photo, Portrait, PortraitImage
+from storage.wiring import Storage
+
+
+@dataclass
+class RenderState:
+    """What a render worker keeps between jobs: the base model on its device, adapters nearby, the encoder that scores."""
+
+    storage: Storage
+    base: BaseModel
+
+    @cached_property
+    def engine(self) -> Engine:
+        return Engine(self.base)
+
+    @cached_property
+    def cache(self) -> AdapterCache:
+        allowed = self.base.family.lora_allowlist(self.base.transformer)
+        return AdapterCache(self.storage, lambda path: lora.read(path, self.base.transformer, allowed)[0])
+
+    @cached_property
+    def encoder(self) -> IdentityEncoder:
+        return load_identity_encoder(self.settings.identity_encoder_path, self.base.device)
+
+    @property
+    def settings(self) -> Settings:
+        return self.storage.settings
+
+    def sweep(self) -> None:
+        """Drops erased adapters everywhere in this worker."""
+        gone = self.cache.sweep()
+        if gone:
+            self.engine.forget(gone)
+
+
+def open_state(storage: Storage) -> RenderState:
+    """Loads the base model that the settings name."""
+    settings = storage.settings
+    base = load_base(settings.base_model_path, precision=settings.precision, device=settings.device, revision=settings.base_revision)
+    return RenderState(storage, base)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a portrait's rows ask for."""
+
+    portrait: Portrait
+    adapter: Adapter | None
+    request: RenderRequest
+
+
+def run_portrait(state: RenderState, lease: Lease) -> None:
+    """The work of one portrait's job. Repeating it gives the same pictures under the same keys."""
+    began = time.monotonic()
+    with lease.stage(PortraitStage.LOAD):
+        order = read_order(state.storage, lease)
+        adapter = _load_adapter(state, order.adapter, lease)
+    with lease.stage(PortraitStage.RENDER):
+        images = state.engine.render(order.request, adapter, progress_of(lease))
+    with lease.stage(PortraitStage.SCORE):
+        scores = _score(state, order.adapter, images)
+    with lease.stage(PortraitStage.STORE):
+        rows = _store(order, images, scores, lease)
+    lease.metrics(**_account(state, time.monotonic() - began, scores))
+    with lease.succeed() as session:
+        for row in rows:
+            portraits.add_image(session, row)
+
+
+def read_order(storage: Storage, lease: Lease) -> Order:
+    """:class:`core.errors.JobFailed` if it was erased meanwhile; ``UserError`` if its parameters cannot be rendered."""
+    with storage.db.reader() as session:
+        portrait = session.get(Portrait, lease.target_id)
+        if portrait is None:
+            raise JobFailed("This portrait was erased.")
+        adapter = session.get(Adapter, portrait.adapter_id) if portrait.adapter_id else None
+        photo = _reference_photo(portrait, photos.usable(session, adapter.subject_id)) if adapter else None
+    reference = _open(storage, photo) if photo else None
+    return Order(portrait, adapter, request_from(portrait.prompt, portrait.seed, portrait.count, portrait.params, reference))
+
+
+def _reference_photo(portrait: Portrait, usable: list[Photo]) -> Photo | None:
+    """The photo that ``params["reference_photo"]`` names, else the subject's largest; None for a mode that draws from no photo."""
+    if portrait.params.get("mode") != Mode.REFERENCE or not usable:
+        return None
+    named = [photo for photo in usable if photo.id == portrait.params.get("reference_photo")]
+    return named[0] if named else max(usable, key=lambda photo: photo.width * photo.height)
+
+
+def _open(storage: Storage, photo: Photo) -> Image.Image:
+    with Image.open(io.BytesIO(storage.objects.get(photo.object_key))) as image:
+        return image.convert("RGB")
+
+
+def _load_adapter(state: RenderState, adapter: Adapter | None, lease: Lease) -> LoadedAdapter | None:
+    if adapter is None:
+        return None
+    loaded, tier = state.cache.ensure(adapter)
+    lease.metrics(adapter_from=tier)
+    return loaded
+
+
+def progress_of(lease: Lease) -> Callable[[int, int], None]:
+    """Checks the lease and reports at every step, with the time left by the mean of the steps so far."""
+    began = time.monotonic()
+
+    def on_step(done: int, total: int) -> None:
+        lease.check()
+        lease.progress(step=done, total=total, eta_s=round((time.monotonic() - began) / done * (total - done), 1))
+
+    return on_step
+
+
+def _score(state: RenderState, adapter: Adapter | None, images: list[Image.Image]) -> list[float | None]:
+    return score_likeness(images, adapter.card, state.encoder) if adapter and adapter.card else [None] * len(images)
+
+
+def _store(order: Order, images: list[Image.Image], scores: list[float | None], lease: Lease) -> list[PortraitImage]:
+    seeds = order.request.seeds
+    return [_store_one(order.portrait, n, seeds[n], image, scores[n], lease) for n, image in enumerate(images)]
+
+
+def _store_one(portrait: Portrait, n: int, seed: int, image: Image.Image, likeness: float | None, lease: Lease) -> PortraitImage:
+    key, png = keys.portrait_image(portrait.account_id, portrait.id, n), marked_png(image)
+    lease.put(key, png, "image/png")
+    return PortraitImage(
+        account_id=portrait.account_id,
+        portrait_id=portrait.id,
+        n=n,
+        seed=seed,
+        object_key=key,
+        sha256=hashlib.sha256(png).hexdigest(),
+        width=image.width,
+        height=image.height,
+        likeness=likeness,
+    )
+
+
+def _account(state: RenderState, seconds: float, scores: list[float | None]) -> dict[str, Any]:
+    """What the operator sees of one portrait: device time, its cost at the stated price, the mean likeness."""
+    settings = state.settings
+    known = [score for score in scores if score is not None]
+    figures: dict[str, Any] = {"device": str(state.base.device), "device_seconds": round(seconds, 3), "images": len(scores)}
+    if settings.gpu_price_per_hour:
+        figures |= {"cost": round(seconds / 3600 * settings.gpu_price_per_hour, 6), "currency": settings.currency}
+    return figures | ({"likeness": round(fmean(known), 4)} if known else {})

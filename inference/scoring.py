@@ -1,0 +1,34 @@
+"""The likeness of each portrait, from what the adapter's card remembers of the subject's photos: no photo is needed here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from core.logs import get_logger
+from metrics.encoders import IdentityEncoder
+from metrics.identity import likeness, normalised
+
+log = get_logger("inference.scoring")
+
+
+def score_likeness(images: Sequence[Image.Image], card: Mapping[str, Any], encoder: IdentityEncoder) -> list[float | None]:
+    """Normalised likeness of each picture in [0, 1], or None where the card has no reference made by this very encoder.
+
+    ``card["reference_embedding"]`` is the mean of the photos' unit vectors (its dot product with a picture is the mean cosine to all of
+    them), ``card["scores"]["likeness"]["base"]`` and ``["real"]`` are the anchors, ``card["scores"]["identity_encoder"]`` made them.
+    """
+    anchors = card.get("scores", {}).get("likeness", {})
+    reference = card.get("reference_embedding")
+    if not reference or anchors.get("base") is None or anchors.get("real") is None:
+        return [None] * len(images)
+    if card["scores"].get("identity_encoder") != encoder.id:
+        log.warning("not scored: the card was made by another encoder", card=card["scores"].get("identity_encoder"), here=encoder.id)
+        return [None] * len(images)
+    raw = likeness(encoder.embed(images), torch.tensor([reference], dtype=torch.float32))
+    values = normalised(raw, anchors["base"], anchors["real"]).tolist()
+    return [None if math.isnan(value) else round(value, 4) for value in values]

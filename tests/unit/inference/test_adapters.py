@@ -1,0 +1,160 @@
+import hashlib
+import os
+import threading
+
+import pytest
+import torch
+
+from core.errors import JobFailed, UserError
+from diffusion import lora
+from inference.adapters import AdapterCache, DiskTier
+from storage import tables
+
+
+class Reader:
+    """Reads adapter files as the worker does, and counts."""
+
+    def __init__(self, base):
+        self.base, self.reads = base, 0
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, path):
+        self.reads += 1
+        assert self.gate.wait(10)
+        allowed = self.base.family.lora_allowlist(self.base.transformer)
+        return lora.read(path, self.base.transformer, allowed)[0]
+
+
+@pytest.fixture
+def reader(base):
+    return Reader(base)
+
+
+@pytest.fixture
+def cache(storage, reader):
+    return AdapterCache(storage, reader)
+
+
+def test_store_then_ram_then_disk(storage, cache, reader, shelf, make_adapter):
+    row = shelf.put(1)
+    loaded, tier = cache.ensure(row)
+    assert tier == "store"
+    assert all(torch.equal(loaded.state[key], weight) for key, weight in make_adapter(1).state.items())
+    assert cache.ensure(row)[1] == "ram"
+    assert AdapterCache(storage, reader).ensure(row)[1] == "disk"
+    assert reader.reads == 2
+
+
+def test_requests_at_the_same_time_load_once(cache, reader, shelf):
+    row = shelf.put(1)
+    reader.gate.clear()
+    tiers = []
+    threads = [threading.Thread(target=lambda: tiers.append(cache.ensure(row)[1])) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    reader.gate.set()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(tiers) == ["ram", "ram", "ram", "store"]
+    assert reader.reads == 1
+
+
+def test_ram_and_disk_stay_within_their_bytes(storage, reader, shelf, make_adapter):
+    rows = [shelf.put(seed) for seed in (1, 2, 3)]
+    storage.settings.adapter_cache_bytes = int(2.5 * make_adapter(1).nbytes)
+    storage.settings.adapter_disk_bytes = int(2.5 * rows[0].size_bytes)
+    cache = AdapterCache(storage, reader)
+    tiers = [cache.ensure(rows[n])[1] for n in (0, 1, 0, 2, 0, 1)]
+    # the first is used again before the third comes, so RAM gives up the second; the disk saw the first only once and gave up that
+    assert tiers == ["store", "store", "ram", "store", "ram", "disk"]
+    assert set(cache.disk.ids()) == {rows[1].id, rows[2].id}
+
+
+def test_the_disk_tier_drops_what_was_used_longest_ago(tmp_path):
+    tier = DiskTier(tmp_path, limit=25)
+    for age, name in enumerate(["old", "middle", "new"]):
+        tier.path(name).write_bytes(b"0123456789")
+        os.utime(tier.path(name), (age, age))
+    tier.trim(keep="old")
+    assert sorted(tier.ids()) == ["new", "old"]
+
+
+def test_a_damaged_cache_file_is_fetched_again(storage, cache, reader, shelf):
+    row = shelf.put(1)
+    cache.ensure(row)
+    cache.disk.path(row.id).write_bytes(b"half a file")
+    assert AdapterCache(storage, reader).ensure(row)[1] == "store"
+
+
+def test_a_damaged_stored_file_fails_with_its_reason_and_leaves_nothing(storage, cache, shelf):
+    row = shelf.put(1)
+    storage.objects.put(row.object_key, b"something else")
+    with pytest.raises(JobFailed, match="damaged"):
+        cache.ensure(row)
+    assert cache.disk.ids() == []
+
+
+def test_a_foreign_file_is_refused_before_it_reaches_the_model(storage, cache, shelf, tmp_path, base):
+    row = shelf.put(1)
+    state = {"transformer.proj_out.lora_A.weight": torch.zeros(4, 16), "transformer.proj_out.lora_B.weight": torch.zeros(16, 4)}
+    path = lora.save(tmp_path / "foreign.safetensors", state, {})
+    row.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    storage.objects.put(row.object_key, path)
+    with pytest.raises(UserError, match="refused"):
+        cache.ensure(row)
+
+
+def test_an_erased_adapter_is_refused_although_it_is_cached_everywhere(cache, shelf):
+    row = shelf.put(1)
+    cache.ensure(row)
+    shelf.erase(row)
+    with pytest.raises(JobFailed, match="erased"):
+        cache.ensure(row)
+    assert cache.disk.ids() == []
+    assert cache.sweep() == set()
+
+
+def test_an_erasure_during_the_load_is_seen(cache, reader, shelf):
+    row = shelf.put(1)
+    reader.gate.clear()
+    failures = []
+
+    def ensure():
+        try:
+            cache.ensure(row)
+        except JobFailed as error:
+            failures.append(str(error))
+
+    thread = threading.Thread(target=ensure)
+    thread.start()
+    shelf.erase(row)
+    reader.gate.set()
+    thread.join(10)
+    assert "erased" in failures[0]
+    assert cache.disk.ids() == []
+
+
+def test_an_object_that_is_gone_means_erased(storage, cache, shelf):
+    row = shelf.put(1)
+    storage.objects.erase([row.object_key])
+    with pytest.raises(JobFailed, match="erased"):
+        cache.ensure(row)
+
+
+def test_the_sweep_finds_what_was_erased_and_keeps_the_rest(cache, shelf):
+    gone, kept = shelf.put(1), shelf.put(2)
+    for row in (gone, kept):
+        cache.ensure(row)
+    shelf.erase(gone)
+    assert cache.sweep() == {gone.id}
+    assert cache.disk.ids() == [kept.id]
+    assert cache.ensure(kept)[1] == "ram"
+
+
+def test_the_sweep_needs_no_tombstone(storage, cache, shelf):
+    row = shelf.put(1)
+    cache.ensure(row)
+    with storage.db.session() as session:
+        session.delete(session.get(tables.Adapter, row.id))
+    assert cache.sweep() == {row.id}
