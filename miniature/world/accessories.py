@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -104,7 +105,7 @@ def _bow_tie(canvas: Canvas, view: View, a: Anchors, colour: Tensor) -> None:
 def _flower_crown(canvas: Canvas, view: View, a: Anchors, colour: Tensor) -> None:
     for k in (-3, 3, -2, 2, -1, 1, 0):
         angle = k * 0.40
-        place_x = a.crown_width * 1.08 * torch.sin(torch.tensor(angle)).item()
+        place_x = a.crown_width * 1.08 * math.sin(angle)
         place_y = a.crown_y + 0.20 + 0.16 * (1 - abs(k) / 3) * -1 + 0.05
         u, v = view.at(place_x, place_y, 0.55 - 0.12 * abs(k), narrow=False)
         if k % 2:
@@ -208,8 +209,8 @@ def draw_worn(canvas: Canvas, view: View, places: Anchors, scenes: Sequence[Scen
         wearers = [i for i, scene in enumerate(scenes) if scene.accessory == name]
         if not wearers:
             continue
-        index = torch.tensor(wearers).to(device)
-        colour = torch.tensor([NAMED_COLOURS[scenes[i].accessory_colour] for i in wearers]).view(-1, 3, 1, 1).to(device)
+        index = torch.tensor(wearers).to(device, non_blocking=True)
+        colour = torch.tensor([NAMED_COLOURS[scenes[i].accessory_colour] for i in wearers]).view(-1, 3, 1, 1).to(device, non_blocking=True)
         part = canvas.rows(index)
         drawing(part, view.rows(index), places.rows(index), colour)
         canvas.put_rows(index, part)

@@ -25,7 +25,7 @@ from miniature.world.features import (
     white_colour,
 )
 from miniature.world.identity import Traits
-from miniature.world.noise import lattice, sample
+from miniature.world.noise import flecks
 from miniature.world.view import View
 
 DOG_EYE_HUES = ((45, 0.06), (55, 0.08), (65, 0.10), (78, 0.11), (100, 0.09), (150, 0.05), (235, 0.08), (248, 0.11))
@@ -56,12 +56,9 @@ def anchors(t: Traits) -> Anchors:
 
 
 def _spots(t: Traits, x: Tensor, y: Tensor, scale: float, salt: int) -> Tensor:
-    """Round-edged flecks, more and larger with the factors: strength [B, 1, H, W] in [0, 1]."""
-    fixed = torch.zeros(1, dtype=torch.int64, device=x.device)
-    grain = t.span("spot_size", 1.35, 0.62) * scale
-    noise = sample(lattice(fixed, 24, 24, salt), x * grain * 0.28 + 0.5, y * grain * 0.28 + 0.45)
-    threshold = 1.0 - 0.40 * t.gate("spot_strength", 0.45, 1.0)
-    return step(-0.05, 0.05, noise - threshold) * t.gate("spot_strength", 0.42, 0.55)
+    """Round flecks, more and larger with the factors: strength [B, 1, H, W] in [0, 1]."""
+    distance = flecks(x, y, t.span("spot_size", 5.2, 2.3) * scale, t.gate("spot_strength", 0.42, 1.05) * 1.05, 0.36, salt)
+    return step(0.02, -0.02, distance)
 
 
 def draw_body(canvas: Canvas, view: View, t: Traits) -> None:
@@ -107,7 +104,7 @@ def _ear(canvas: Canvas, view: View, t: Traits, side: int, colour: Tensor, fur: 
 def _coat_on_head(view: View, t: Traits, fur: Tensor) -> Tensor:
     x, y = view.surface()
     marking = comb(marking_colour(t), fur)
-    colour = mix(comb(coat_colour(t), fur), marking, _spots(t, x, y, 1.7, 32) * step(0.1, 0.4, x.abs() + (y + 0.2).abs() * 0.4))
+    colour = mix(comb(coat_colour(t), fur), marking, _spots(t, x, y, 1.5, 32) * step(0.1, 0.4, x.abs() + (y + 0.2).abs() * 0.4))
     mask = torch.exp(-(((x / 0.42) ** 2 + ((y - 0.40) / 0.48) ** 2) ** 1.6))
     colour = mix(colour, marking, mask * t.gate("dark_mask", 0.5, 0.85) * 0.95)
     colour = mix(colour, marking, patch(t, x, y, fur))

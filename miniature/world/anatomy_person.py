@@ -10,7 +10,7 @@ from miniature.world.canvas import Canvas
 from miniature.world.colour import constant, hue_path, mix, rgb_from_oklab, step
 from miniature.world.features import Anchors, EyeShape, eye, eye_colour, like
 from miniature.world.identity import Traits
-from miniature.world.noise import lattice, sample, streaks
+from miniature.world.noise import flecks, streaks
 from miniature.world.view import View
 
 HAIR_HUES = ((35, 0.06), (45, 0.11), (62, 0.10), (85, 0.09), (95, 0.02), (260, 0.05), (330, 0.09), (5, 0.12))
@@ -35,7 +35,7 @@ def anchors(t: Traits) -> Anchors:
         neck_width=like(one, 0.40),
         eye_x=_eye_x(t),
         eye_y=like(one, 0.06),
-        eye_size=t.span("eye_size", 0.19, 0.25),
+        eye_size=t.span("eye_size", 0.20, 0.26),
         ear_x=_width(t) * 1.04,
         ear_y=like(one, 0.20),
     )
@@ -44,7 +44,7 @@ def anchors(t: Traits) -> Anchors:
 def skin_colour(t: Traits) -> Tensor:
     """Skin from deep to pale, from rosy to golden, [B, 3, 1, 1]."""
     lightness = t.span("skin_tone", 0.42, 0.90)
-    a, b = hue_path(t["skin_warmth"], ((28, 0.066), (50, 0.066), (78, 0.072)), 1.22 - 0.40 * (lightness - 0.42) / 0.48)
+    a, b = hue_path(t["skin_warmth"], ((28, 0.066), (50, 0.066), (70, 0.068)), 1.22 - 0.40 * (lightness - 0.42) / 0.48)
     return rgb_from_oklab(lightness, a, b)
 
 
@@ -57,7 +57,7 @@ def hair_colour(t: Traits) -> Tensor:
 
 def _strands(view: View, t: Traits) -> Tensor:
     parting = t.span("parting", -0.35, 0.35)
-    angle = torch.atan2((view.x - parting).abs(), -(view.y + 1.25)) / torch.pi + 0.06 * (view.x - parting)
+    angle = torch.atan2((view.x - parting).abs(), -(view.y + 1.25)) / torch.pi + 0.22 * (view.x - parting)
     radius = torch.sqrt((view.x - parting) ** 2 + (view.y + 1.0) ** 2)
     wave = t["curl"] * 0.018 * torch.sin(radius * 14)
     return streaks(angle * 0.45 + 0.1 + wave, radius * 0.28, salt=21, count=200, length=10)
@@ -70,9 +70,9 @@ def _combed(t: Traits, strands: Tensor) -> Tensor:
 
 def _curls(view: View, t: Traits) -> Tensor:
     """How far curls push the outline of the hair out and in, in head units."""
-    angle = torch.atan2(view.x, -view.y)
-    gate = t.gate("curl", 0.25, 0.9)
-    return gate * (0.055 * torch.sin(angle * 17 + 1.0) * torch.cos(angle * 5) + 0.035 * torch.sin(angle * 29 + view.y * 4))
+    angle = torch.atan2(view.x, -view.y - 0.1)
+    lobes = torch.sin(angle * 9.5 + 0.6).abs() + 0.45 * torch.sin(angle * 15 + view.y * 3).abs()
+    return t.gate("curl", 0.25, 0.9) * (0.05 - 0.10 * lobes)
 
 
 def _back_hair(canvas: Canvas, view: View, t: Traits) -> None:
@@ -83,7 +83,7 @@ def _back_hair(canvas: Canvas, view: View, t: Traits) -> None:
     fall = sdf.box(x, y - 0.5 * length + 0.2, width * (0.98 + 0.05 * length), 0.5 * length + 0.1, 0.16)
     shape = sdf.merge(crown, fall, 0.25) + _curls(view, t)
     strands = _strands(view, t)
-    canvas.paint(shape, _combed(t, strands) * 0.72, dome=0.3)
+    canvas.paint(shape, _combed(t, strands) * 0.80, dome=0.3)
 
 
 def draw_body(canvas: Canvas, view: View, t: Traits) -> None:
@@ -147,11 +147,10 @@ def _complexion(canvas: Canvas, view: View, t: Traits, flush: Tensor) -> None:
         u, v = view.at(side * _eye_x(t), 0.04, 0.85)
         canvas.raise_by(-0.06 * torch.exp(-((u / 0.20) ** 2 + (v / 0.13) ** 2)))
     x, y = view.surface()
-    fixed = torch.zeros(1, dtype=torch.int64, device=x.device)
-    dots = sample(lattice(fixed, 56, 56, 41), x * 0.5 + 0.5, y * 0.5 + 0.5)
     where = torch.exp(-((x / 0.52) ** 2 + ((y - 0.30) / 0.20) ** 2))
     amount = t.gate("freckles", 0.55, 0.85)
-    canvas.tint(flush * 0.62, step(0.80, 0.90, dots + 0.12 * where) * step(0.25, 0.6, where) * amount * 0.75)
+    dots = step(0.012, -0.004, flecks(x, y, 16.0, 0.62, 0.32, 41))
+    canvas.tint(flush * 0.60, dots * step(0.15, 0.6, where) * amount * 0.7)
 
 
 def _nose_and_mouth(canvas: Canvas, view: View, t: Traits, skin: Tensor, flush: Tensor) -> None:
@@ -197,7 +196,7 @@ def _mouth(canvas: Canvas, view: View, t: Traits, skin: Tensor, flush: Tensor) -
 def _eyes_and_brows(canvas: Canvas, view: View, t: Traits, skin: Tensor) -> None:
     iris = eye_colour(t, (0.40, 0.62))
     hair = hair_colour(t)
-    size = t.span("eye_size", 0.150, 0.200)
+    size = t.span("eye_size", 0.165, 0.215)
     slant = t.span("eye_slant", -0.10, 0.22)
     shape = EyeShape(size, size * 0.66, slant, like(size, 0.95), 0.50, 0.50, 1.0, 0.010)
     lash = constant((0.10, 0.07, 0.07), view.x)
@@ -230,18 +229,18 @@ def _front_hair(canvas: Canvas, view: View, t: Traits) -> None:
     strands = _strands(view, t)
     outline = sdf.ellipse(view.x + 0.05 * view.sin_yaw, view.y + 0.26, width * 1.03 + volume * 0.62, 0.80 + volume * 0.85)
     for side in (-1, 1):
-        reach = -0.05 + 1.45 * length
+        reach = -0.10 + 1.95 * length
         lock = sdf.limb(
             view.x + 0.07 * view.sin_yaw,
             view.y,
             (side * (width + 0.02), -0.25),
             (side * (width + 0.09), reach),
             0.12 + volume * 0.35,
-            0.025 + volume * 0.22,
+            0.09 + volume * 0.22,
         )
         outline = sdf.merge(outline, lock, 0.12)
     outline = outline + _curls(view, t)
-    fringe = t.span("fringe", -0.74, -0.20)
+    fringe = t.span("fringe", -0.62, -0.20)
     parting = t.span("parting", -0.42, 0.42)
     x, y = view.surface(1.35)
     sweep = 0.30 * (x - parting).abs() - 0.16 * (x - parting) ** 2

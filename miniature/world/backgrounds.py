@@ -314,8 +314,8 @@ def draw_backgrounds(view: View, scenes: Sequence[Scene]) -> Tensor:
         rows = [i for i, scene in enumerate(scenes) if scene.background == name]
         if not rows:
             continue
-        index = torch.tensor(rows).to(device)
+        index = torch.tensor(rows).to(device, non_blocking=True)
         named = torch.tensor([NAMED_COLOURS[scenes[i].background_colour or "grey"] for i in rows])
-        colour = mix(named, torch.full_like(named, 0.8), 0.22).view(-1, 3, 1, 1).to(device)
+        colour = mix(named, torch.full_like(named, 0.8), 0.22).view(-1, 3, 1, 1).to(device, non_blocking=True)
         image.index_copy_(0, index, drawing(Place(view.rows(index)), colour).clamp(0, 1))
     return image

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from miniature.world.colour import constant
+
 INK_WIDTH = 0.022
 """Width of a drawn outline in head units."""
 
@@ -82,7 +84,7 @@ class Canvas:
 
     def shade(self, amount: Tensor) -> None:
         """Darken what is there by `amount` [B, 1, H, W], a little warmer than grey."""
-        keep = torch.tensor([0.82, 0.95, 0.98], device=amount.device).view(1, 3, 1, 1)
+        keep = constant((0.82, 0.95, 0.98), amount)
         self.colour *= 1 - amount * keep
 
     def raise_by(self, amount: Tensor) -> None:

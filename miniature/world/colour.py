@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -53,9 +54,14 @@ def hue_path(position: Tensor, stops: Sequence[tuple[float, float]], chroma_gain
     return a * chroma_gain, b * chroma_gain
 
 
+@functools.lru_cache(maxsize=512)
+def _kept(colour: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(colour, dtype=torch.float32).view(1, -1, 1, 1).to(device)
+
+
 def constant(colour: Sequence[float], like: Tensor) -> Tensor:
-    """A fixed colour as [1, 3, 1, 1] on the device of `like`."""
-    return torch.tensor(tuple(colour), dtype=torch.float32).view(1, 3, 1, 1).to(like.device, non_blocking=True)
+    """A fixed colour as [1, 3, 1, 1] on the device of `like`; kept, so that no batch waits for it twice. Do not write to it."""
+    return _kept(tuple(colour), like.device)
 
 
 def mix(first: Tensor, second: Tensor, amount: Tensor | float) -> Tensor:

@@ -41,7 +41,7 @@ class Light:
 
 def make_light(scenes: Sequence[Scene], view: View) -> Light:
     """Numbers of the named lights, each with a little jitter of direction and strength."""
-    table = torch.tensor([_LIGHTS[s.light] for s in scenes], dtype=torch.float32).to(view.jitter.device)
+    table = torch.tensor([_LIGHTS[s.light] for s in scenes], dtype=torch.float32).to(view.jitter.device, non_blocking=True)
     numbers = table.view(len(scenes), -1, 1, 1)
     flip = torch.where(view.chance(61) < 0.5, -1.0, 1.0)
     x, y, z = numbers[:, 0:1] * flip + (view.chance(62) - 0.5) * 0.2, numbers[:, 1:2] + (view.chance(63) - 0.5) * 0.2, numbers[:, 2:3]

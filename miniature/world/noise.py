@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +12,7 @@ _MASK32 = 0xFFFFFFFF
 
 
 def mix_bits(value: Tensor) -> Tensor:
-    """Scramble int64 values into well-mixed 32-bit ones (the finaliser of MurmurHash3, in wrapping arithmetic)."""
+    """Scramble int64 tensors, or whole numbers, into well-mixed 32-bit ones (the finaliser of MurmurHash3, in wrapping arithmetic)."""
     value = value & _MASK32
     value = ((value ^ (value >> 16)) * 0x85EBCA6B) & _MASK32
     value = ((value ^ (value >> 13)) * 0xC2B2AE35) & _MASK32
@@ -19,8 +21,9 @@ def mix_bits(value: Tensor) -> Tensor:
 
 def uniform(seeds: Tensor, salt: int | Tensor) -> Tensor:
     """One number in [0, 1) for every seed, of the broadcast shape of `seeds` and `salt` (int64)."""
-    low, high = mix_bits(seeds + 0x9E3779B9), mix_bits((seeds >> 32) + 0x7F4A7C15)
-    mixed = mix_bits(low ^ (high * 31) ^ (mix_bits(torch.as_tensor(salt, device=seeds.device) * 0x27D4EB2F + 0x165667B1)))
+    own = mix_bits(seeds + 0x9E3779B9) ^ (mix_bits((seeds >> 32) + 0x7F4A7C15) * 31)
+    spread = salt * 0x27D4EB2F + 0x165667B1
+    mixed = mix_bits(own ^ mix_bits(cast(Tensor, spread)))
     return (mixed >> 8).to(torch.float32) / float(1 << 24)
 
 
@@ -56,3 +59,26 @@ def streaks(across: Tensor, along: Tensor, salt: int, count: int = 220, length: 
     fine = sample(lattice(fixed, length, count, salt), across, along)
     broad = sample(lattice(fixed, max(length // 2, 2), count // 4, salt + 7), across, along)
     return fine * 0.55 + broad * 0.45
+
+
+def flecks(x: Tensor, y: Tensor, density: Tensor | float, share: Tensor | float, radius: Tensor | float, salt: int) -> Tensor:
+    """Scattered round flecks: distance [B, 1, H, W] to the nearest, in units of x and y, negative inside.
+
+    density: flecks per unit length; share: how many of the places bear one, in [0, 1]; radius: at most 0.35, in places.
+    """
+    down = y * density + 40 + 0.13 * x * density
+    row = torch.floor(down)
+    across = x * density + 40 + (mix_bits(row.to(torch.int64) + salt) & 255).float() / 255
+    column = torch.floor(across)
+    lot = mix_bits((column * 131 + row).to(torch.int64) * 7919 + salt)
+    u = across - column - 0.36 - 0.28 * (lot & 255).float() / 255
+    v = down - row - 0.36 - 0.28 * ((lot >> 8) & 255).float() / 255
+    presence = ((share - ((lot >> 16) & 255).float() / 255) * 8).clamp(0, 1)
+    angle = torch.atan2(u, v) + (lot & 7).float()
+    size = (
+        radius
+        * presence
+        * (0.72 + 0.28 * ((lot >> 24) & 255).float() / 255)
+        * (1 + 0.09 * torch.sin(angle * 2) + 0.06 * torch.sin(angle * 3))
+    )
+    return (torch.sqrt(u * u + v * v) - size + 0.08 * (1 - presence)) / density

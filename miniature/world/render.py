@@ -13,10 +13,11 @@ from miniature.world.backgrounds import draw_backgrounds
 from miniature.world.canvas import Canvas
 from miniature.world.colour import luminance
 from miniature.world.identity import Traits
+from miniature.world.layers import Layers
 from miniature.world.lighting import lit, make_light, roll_off, shade
 from miniature.world.noise import mix_bits
 from miniature.world.scene import Scene
-from miniature.world.styles import Layers, apply_style
+from miniature.world.styles import apply_style
 from miniature.world.view import View, make_view
 
 _ANATOMIES = {"cat": anatomy_cat, "dog": anatomy_dog, "person": anatomy_person}
@@ -59,7 +60,7 @@ def _pictures(kind: str, factors: Tensor, scenes: Sequence[Scene], size: int) ->
     layers = _layers(kind, factors, scenes, size)
     pictures = torch.empty(len(scenes), 3, size, size, device=factors.device)
     for style in dict.fromkeys(scene.style for scene in scenes):
-        index = torch.tensor([i for i, scene in enumerate(scenes) if scene.style == style]).to(factors.device)
+        index = torch.tensor([i for i, scene in enumerate(scenes) if scene.style == style]).to(factors.device, non_blocking=True)
         pictures.index_copy_(0, index, apply_style(style, layers.rows(index)))
     return pictures
 

@@ -94,6 +94,7 @@ def common(first: Tensor, second: Tensor, softness: float = 0.02) -> Tensor:
 
 def turned(u: Tensor, v: Tensor, angle: Number) -> tuple[Tensor, Tensor]:
     """Coordinates turned by `angle` radians, so that a shape drawn in them appears turned clockwise."""
-    angle = torch.as_tensor(angle, dtype=torch.float32, device=u.device)
-    c, s = torch.cos(angle), torch.sin(angle)
-    return u * c + v * s, v * c - u * s
+    if isinstance(angle, Tensor):
+        c, s = torch.cos(angle), torch.sin(angle)
+        return u * c + v * s, v * c - u * s
+    return u * math.cos(angle) + v * math.sin(angle), v * math.cos(angle) - u * math.sin(angle)

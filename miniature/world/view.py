@@ -81,8 +81,8 @@ class View:
 
 def make_view(kind: str, scenes: Sequence[Scene], size: int, device: torch.device) -> View:
     """Lay out a batch: one small table is filled on the CPU and moved once."""
-    table = torch.tensor([_POSE_ANGLES[s.pose] + _FRAMES[s.framing] for s in scenes], dtype=torch.float32).to(device)
-    jitter = torch.tensor([s.jitter for s in scenes], dtype=torch.int64).to(device)
+    table = torch.tensor([_POSE_ANGLES[s.pose] + _FRAMES[s.framing] for s in scenes], dtype=torch.float32).to(device, non_blocking=True)
+    jitter = torch.tensor([s.jitter for s in scenes], dtype=torch.int64).to(device, non_blocking=True)
     yaw, pitch, roll, head, centre_y = (table[:, i].view(-1, 1, 1, 1) for i in range(5))
 
     def wobble(salt: int, amount: float) -> Tensor:
