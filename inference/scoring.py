@@ -20,14 +20,15 @@ def score_likeness(images: Sequence[Image.Image], card: Mapping[str, Any], encod
     """Normalised likeness of each picture in [0, 1], or None where the card has no reference made by this very encoder.
 
     ``card["reference_embedding"]`` is the mean of the photos' unit vectors (its dot product with a picture is the mean cosine to all of
-    them), ``card["scores"]["likeness"]["base"]`` and ``["real"]`` are the anchors, ``card["scores"]["identity_encoder"]`` made them.
+    them), ``card["scores"]["likeness"]["base"]`` and ``["real"]`` are the anchors, ``card["encoders"]["identity"]`` made them.
     """
     anchors = card.get("scores", {}).get("likeness", {})
     reference = card.get("reference_embedding")
     if not reference or anchors.get("base") is None or anchors.get("real") is None:
         return [None] * len(images)
-    if card["scores"].get("identity_encoder") != encoder.id:
-        log.warning("not scored: the card was made by another encoder", card=card["scores"].get("identity_encoder"), here=encoder.id)
+    made_by = card.get("encoders", {}).get("identity")
+    if made_by != encoder.id:
+        log.warning("not scored: the card was made by another encoder", card=made_by, here=encoder.id)
         return [None] * len(images)
     raw = likeness(encoder.embed(images), torch.tensor([reference], dtype=torch.float32))
     values = normalised(raw, anchors["base"], anchors["real"]).tolist()

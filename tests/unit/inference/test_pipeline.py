@@ -41,8 +41,9 @@ def stored(state, row):
 
 def card(state):
     photos = [Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)) for seed in range(3)]
-    scores = {"likeness": {"base": -1.0, "real": 1.0}, "identity_encoder": state.encoder.id}
-    return {"reference_embedding": state.encoder.embed(photos).mean(0).tolist(), "scores": scores}
+    reference = state.encoder.embed(photos).mean(0).tolist()
+    scores = {"likeness": {"base": -1.0, "real": 1.0}}
+    return {"reference_embedding": reference, "scores": scores, "encoders": {"identity": state.encoder.id}}
 
 
 def test_a_portrait_becomes_marked_scored_pictures_in_seed_order(state, shelf, make_adapter):

@@ -19,8 +19,8 @@ def pictures(count, seed):
 
 
 def card(encoder, photos, base, real):
-    scores = {"likeness": {"base": base, "real": real}, "identity_encoder": encoder.id}
-    return {"reference_embedding": encoder.embed(photos).mean(0).tolist(), "scores": scores}
+    reference = encoder.embed(photos).mean(0).tolist()
+    return {"reference_embedding": reference, "scores": {"likeness": {"base": base, "real": real}}, "encoders": {"identity": encoder.id}}
 
 
 def test_the_cards_mean_vector_stands_for_all_photos(encoder):
@@ -32,7 +32,7 @@ def test_the_cards_mean_vector_stands_for_all_photos(encoder):
 
 def test_a_card_of_another_encoder_gives_no_score(encoder):
     other = card(encoder, pictures(3, 0), 0.0, 1.0)
-    other["scores"]["identity_encoder"] = "someone/else@00000000"
+    other["encoders"]["identity"] = "someone/else@00000000"
     assert score_likeness(pictures(2, 1), other, encoder) == [None, None]
 
 
