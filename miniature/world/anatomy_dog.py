@@ -57,14 +57,14 @@ def anchors(t: Traits) -> Anchors:
 
 def _spots(t: Traits, x: Tensor, y: Tensor, scale: float, salt: int) -> Tensor:
     """Round flecks, more and larger with the factors: strength [B, 1, H, W] in [0, 1]."""
-    distance = flecks(x, y, t.span("spot_size", 5.2, 2.3) * scale, t.gate("spot_strength", 0.42, 1.05) * 1.05, 0.36, salt)
+    distance = flecks(x, y, t.span("spot_size", 5.2, 2.3) * scale, t.gate("spot_strength", 0.5, 1.1), 0.36, salt)
     return step(0.02, -0.02, distance)
 
 
 def draw_body(canvas: Canvas, view: View, t: Traits) -> None:
     """Neck, shoulders and chest."""
     x, y, fur = view.body_x, view.body_y, body_fur(view)
-    neck = sdf.limb(x, y, (0.0, 0.4), (0.0, 1.6), 0.58, 0.82)
+    neck = sdf.limb(x, y, (0.0, 0.4), (0.0, 1.6), 0.55, 0.74)
     chest = sdf.ellipse(x, y - 3.2, 1.42, 1.95)
     shape = sdf.merge(neck, chest, 0.4) + (fur - 0.5) * t.span("fur_length", 0.02, 0.16)
     marking = comb(marking_colour(t), fur)
@@ -83,7 +83,7 @@ def draw_body(canvas: Canvas, view: View, t: Traits) -> None:
 def _ear(canvas: Canvas, view: View, t: Traits, side: int, colour: Tensor, fur: Tensor) -> None:
     """An ear of two parts whose tip sinks from upright to hanging as `ear_droop` grows."""
     width, droop = _width(t), t["ear_droop"]
-    length = t.span("ear_length", 0.62, 1.15)
+    length = t.span("ear_length", 0.62, 1.12) * (0.82 + 0.20 * droop)
     base_x, base_y = view.project(side * (0.60 + 0.06 * droop) * width, -0.60 + 0.06 * droop, 0.0)
     first = -1.2 + 1.75 * droop
     second = -1.4 + 2.85 * step(0.12, 0.85, droop)
@@ -120,7 +120,7 @@ def _head_shape(view: View, t: Traits, fur: Tensor) -> Tensor:
     width = _width(t)
     shape = sdf.ellipse(view.x + 0.04 * view.sin_yaw, view.y + 0.16, 0.88 * width, 0.74)
     u, v = view.at(0.0, 0.30, 0.35, narrow=False)
-    shape = sdf.merge(shape, sdf.ellipse(u, v, 0.70 * width, 0.58), 0.16)
+    shape = sdf.merge(shape, sdf.ellipse(u, v, 0.74 * width, 0.58), 0.16)
     return shape + (fur - 0.5) * t.span("fur_length", 0.015, 0.11)
 
 

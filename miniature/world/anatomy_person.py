@@ -72,11 +72,11 @@ def _curls(view: View, t: Traits) -> Tensor:
     """How far curls push the outline of the hair out and in, in head units."""
     angle = torch.atan2(view.x, -view.y - 0.1)
     lobes = torch.sin(angle * 9.5 + 0.6).abs() + 0.45 * torch.sin(angle * 15 + view.y * 3).abs()
-    return t.gate("curl", 0.25, 0.9) * (0.05 - 0.10 * lobes)
+    return t.gate("curl", 0.4, 1.0) * (0.05 - 0.10 * lobes)
 
 
 def _back_hair(canvas: Canvas, view: View, t: Traits) -> None:
-    volume, length = t.span("hair_volume", 0.05, 0.30), t.span("hair_length", 0.10, 2.25)
+    volume, length = t.span("hair_volume", 0.04, 0.25), t.span("hair_length", 0.10, 2.25)
     width = _width(t) + volume
     x, y = view.x + 0.10 * view.sin_yaw, view.y
     crown = sdf.ellipse(x, y + 0.22, width * 1.02, 0.86 + volume * 0.6)
@@ -101,11 +101,11 @@ def draw_body(canvas: Canvas, view: View, t: Traits) -> None:
     shoulders = sdf.merge(shoulders, sdf.limb(x.abs(), y, (0.90, 1.76), (1.22, 5.0), 0.30, 0.28), 0.06)
     collar = sdf.ellipse(x, y - 1.12, 0.45, 0.28)
     knit = 0.5 + 0.5 * torch.sin(x * 60) * torch.sin(y * 34 + x.abs() * 6)
-    cloth = constant((0.40, 0.46, 0.56), x) * (0.92 + 0.12 * knit)
+    cloth = constant((0.40, 0.50, 0.63), x) * (0.92 + 0.12 * knit)
     top = sdf.cut(shoulders, collar, 0.04)
     canvas.paint(top, cloth, dome=0.5, lift=0.1)
     band = (collar - 0.045).abs() - 0.055
-    canvas.paint(sdf.common(band, 1.16 - y, 0.03), constant((0.34, 0.40, 0.50), x), dome=0.06, lift=0.35)
+    canvas.paint(sdf.common(band, 1.16 - y, 0.03), constant((0.33, 0.43, 0.56), x), dome=0.06, lift=0.35)
     for side in (-1, 1):
         sleeve = sdf.bow(y - 2.9, side * x - 0.80, 0.85, 0.04, 0.012)
         canvas.shade(canvas.coverage(sleeve, 0.05) * 0.4)
@@ -224,7 +224,7 @@ def _brow(canvas: Canvas, view: View, t: Traits, side: int, hair: Tensor) -> Non
 
 def _front_hair(canvas: Canvas, view: View, t: Traits) -> None:
     """The cap of hair over the forehead: everything of the hair's outline outside an opening for the face."""
-    volume, length = t.span("hair_volume", 0.05, 0.30), t["hair_length"]
+    volume, length = t.span("hair_volume", 0.04, 0.25), t["hair_length"]
     width = _width(t)
     strands = _strands(view, t)
     outline = sdf.ellipse(view.x + 0.05 * view.sin_yaw, view.y + 0.26, width * 1.03 + volume * 0.62, 0.80 + volume * 0.85)

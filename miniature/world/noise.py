@@ -75,10 +75,5 @@ def flecks(x: Tensor, y: Tensor, density: Tensor | float, share: Tensor | float,
     v = down - row - 0.36 - 0.28 * ((lot >> 8) & 255).float() / 255
     presence = ((share - ((lot >> 16) & 255).float() / 255) * 8).clamp(0, 1)
     angle = torch.atan2(u, v) + (lot & 7).float()
-    size = (
-        radius
-        * presence
-        * (0.72 + 0.28 * ((lot >> 24) & 255).float() / 255)
-        * (1 + 0.09 * torch.sin(angle * 2) + 0.06 * torch.sin(angle * 3))
-    )
-    return (torch.sqrt(u * u + v * v) - size + 0.08 * (1 - presence)) / density
+    uneven = (0.72 + 0.28 * ((lot >> 24) & 255).float() / 255) * (1 + 0.09 * torch.sin(angle * 2) + 0.06 * torch.sin(angle * 3))
+    return (torch.sqrt(u * u + v * v) - radius * presence * uneven + 0.08 * (1 - presence)) / density

@@ -68,7 +68,7 @@ def linocut(s: Layers) -> Tensor:
     hand = 0.9 + 0.5 * s.chance(4)
     carved = torch.sin((s.x * torch.cos(hand) + s.y * torch.sin(hand)) * 78 + 5 * s.tone + s.noise(5, 13, 2) * 4)
     gouge = mix(wave * 0.095, carved * 0.085, s.mask)
-    dark = step(0.035, -0.035, smooth + gouge - 0.43)
+    dark = step(0.035, -0.035, smooth + gouge - 0.19 - 0.52 * blur(smooth, 18 * s.unit))
     outline = step(0.10, 0.30, blur(s.mask, 1.4 * s.unit) * (1 - blur(s.mask, 1.4 * s.unit)) * 2)
     dark = torch.maximum(dark, step(0.2, 0.5, blur(s.ink, 0.6 * s.unit) * 1.3))
     gap = step(0.2, 0.7, blur(s.mask, 2.2 * s.unit) * (1 - s.mask) * 2)

@@ -25,7 +25,7 @@ _POSE_ANGLES = {  # yaw, pitch (up positive), roll, in radians
     "tilted right": (0.0, 0.0, 0.3),
 }
 _FRAMES = {"close-up": (0.66, 0.08), "portrait": (0.48, -0.04), "half-length": (0.345, -0.26)}  # head size, head centre y
-_KIND_SIZE = {"cat": (1.0, 0.03), "dog": (0.98, 0.0), "person": (0.88, 0.0)}
+_KIND_SIZE = {"cat": (1.0, 0.03), "dog": (1.04, 0.0), "person": (0.88, 0.0)}
 
 
 @dataclass
