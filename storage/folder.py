@@ -95,7 +95,7 @@ class FolderStore:
     def verify(self, token: str, op: str) -> Grant:
         """The grant behind a link; :class:`core.errors.UserError` (403) if it was altered, is for another use, or has expired."""
         body, _, signature = token.partition(".")
-        if not hmac.compare_digest(signature, self._signature(body)):
+        if not hmac.compare_digest(signature.encode(errors="replace"), self._signature(body).encode()):
             raise _refused("This link is not valid.")
         grant = Grant(**json.loads(_unbase64(body)))
         if grant.op != op:
@@ -130,7 +130,7 @@ class FolderStore:
         return f"{body}.{self._signature(body)}"
 
     def _signature(self, body: str) -> str:
-        return _base64(hmac.digest(self._secret, body.encode(), "sha256"))
+        return _base64(hmac.digest(self._secret, body.encode(errors="replace"), "sha256"))
 
 
 def _keys_of(store: FolderStore, what: str | Iterable[str]) -> list[str]:

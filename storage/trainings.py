@@ -73,9 +73,8 @@ def _raise_if_running(session: Session, subject_id: str) -> None:
 
 def _trigger_token(session: Session, account_id: str, subject_id: str) -> str:
     """The subject's own, kept over its trainings; no two subjects of an account share one."""
-    used = dict(
-        session.execute(select(Training.trigger_token, Training.subject_id).where(Training.account_id == account_id)).tuples().all()
-    )
+    rows = session.execute(select(Training.trigger_token, Training.subject_id).where(Training.account_id == account_id))
+    used = {token: owner for token, owner in rows}  # noqa: C416 (a Row is not a pair to the type checker)
     for token, owner in used.items():
         if owner == subject_id:
             return token

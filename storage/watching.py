@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from core.errors import not_found
-from core.words import PhotoVerdict
+from core.words import JobKind, JobState, PhotoVerdict
 from storage.tables import Job, Photo, Receipt, Training
 
 
@@ -45,3 +46,11 @@ def receipt(session: Session, receipt_id: str) -> Receipt:
     if found is None:
         raise not_found("receipt")
     return found
+
+
+def typical_seconds(session: Session, kind: JobKind, last: int = 9) -> float | None:
+    """Median wait from start to end of the last successful jobs of a kind, over all accounts; None before there was one."""
+    query = select(Job.started_at, Job.completed_at).where(Job.kind == kind, Job.state == JobState.SUCCEEDED, Job.started_at.is_not(None))
+    rows = session.execute(query.order_by(Job.completed_at.desc()).limit(last)).all()
+    waits = [(ended - began).total_seconds() for began, ended in rows if began and ended]
+    return median(waits) if waits else None

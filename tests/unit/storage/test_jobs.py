@@ -1,0 +1,346 @@
+"""One worker at a time, whatever dies; every end has its reason."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select, update
+
+from core.errors import JobCanceled, JobFailed, LeaseLost, ServiceDown, UserError
+from storage import jobs
+from storage.jobs import Lease
+from storage.tables import Account, Consent, Job, Mail, Training, now
+from storage.wiring import Storage
+from tests.unit.storage.conftest import World
+
+
+@pytest.fixture
+def job(world: World) -> Job:
+    return world.training(world.subject(world.account()))[1]
+
+
+def succeed(lease: Lease) -> None:
+    with lease.succeed():
+        pass
+
+
+def expire(storage: Storage, job: Job) -> None:
+    with storage.db.session() as session:
+        session.execute(update(Job).where(Job.id == job.id).values(lease_until=now() - timedelta(seconds=1)))
+
+
+def mails_of(storage: Storage, job: Job) -> list[Mail]:
+    with storage.db.reader() as session:
+        return list(session.scalars(select(Mail).where(Mail.account_id == job.account_id)))
+
+
+def test_work_that_succeeds(storage: Storage, world: World, job: Job) -> None:
+    def work(lease: Lease) -> None:
+        with lease.stage("fit"):
+            lease.check()
+            lease.progress(step=3, total=9, loss=0.5)
+        lease.metrics(gpu_seconds=1.5)
+        with lease.succeed() as session:
+            session.get_one(Training, lease.target_id).adapter_id = "ada_1"
+
+    assert jobs.run(storage, job.id, "worker-1", work) == "succeeded"
+    ended = world.job(job)
+    assert (ended.state, ended.attempts, ended.worker) == ("succeeded", 1, "worker-1")
+    assert ended.progress == {"stage": "fit", "step": 3, "total": 9, "loss": 0.5, "message": ""}
+    assert ended.metrics["gpu_seconds"] == 1.5
+    assert ended.metrics["seconds"]["fit"] >= 0
+    assert ended.completed_at is not None
+    with storage.db.reader() as session:
+        assert session.get_one(Training, job.target_id).adapter_id == "ada_1"
+
+
+def test_of_two_claimers_one_works(storage: Storage, job: Job) -> None:
+    began = threading.Barrier(6)
+    worked: list[str] = []
+    outcomes: list[str] = []
+
+    def claim(name: str) -> None:
+        def work(lease: Lease) -> None:
+            worked.append(name)
+            time.sleep(0.1)
+            succeed(lease)
+
+        began.wait()
+        outcomes.append(jobs.run(storage, job.id, name, work))
+
+    threads = [threading.Thread(target=claim, args=(f"worker-{n}",)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(worked) == 1
+    assert sorted(outcomes) == ["stepped back"] * 5 + ["succeeded"]
+
+
+def test_a_worker_that_lost_its_lease_cannot_write(storage: Storage, world: World, job: Job) -> None:
+    """The first stalls, the second takes over and succeeds; nothing of the first is kept."""
+    refusals: list[type[BaseException]] = []
+
+    def stalled(lease: Lease) -> None:
+        expire(storage, job)
+        assert jobs.run(storage, job.id, "second", succeed) == "succeeded"
+        for write in (lambda: lease.put("accounts/x/late", b"x"), lambda: lease.progress(stage="late"), lease.check, lambda: lose(lease)):
+            with pytest.raises(LeaseLost) as refusal:
+                write()
+            refusals.append(refusal.type)
+        raise LeaseLost
+
+    def lose(lease: Lease) -> None:
+        with lease.succeed() as session:
+            session.get_one(Training, lease.target_id).adapter_id = "ada_late"
+
+    assert jobs.run(storage, job.id, "first", stalled) == "stepped back"
+    assert len(refusals) == 4
+    ended = world.job(job)
+    assert (ended.state, ended.worker, ended.fence) == ("succeeded", "second", 2)
+    assert "stage" not in ended.progress
+    assert list(storage.objects.list("accounts/")) == []
+
+
+def test_the_fence_is_in_the_database_too(storage: Storage, world: World, job: Job) -> None:
+    """A worker that has not noticed yet: its own clock says that all is well, and its last act is refused."""
+
+    def unaware(lease: Lease) -> None:
+        with lease.succeed() as session:
+            session.get_one(Training, lease.target_id).adapter_id = "ada_late"
+            session.execute(update(Job).where(Job.id == job.id).values(fence=Job.fence + 1))  # as another's claim does
+
+    assert jobs.run(storage, job.id, "first", unaware) == "stepped back"
+    with storage.db.reader() as session:
+        assert session.get_one(Training, job.target_id).adapter_id is None
+
+
+def with_short_leases(storage: Storage) -> Storage:
+    return replace(storage, settings=storage.settings.model_copy(update={"lease_s": 1.0, "heartbeat_s": 0.2}))
+
+
+def test_the_heartbeat_outlives_the_lease(storage: Storage, job: Job) -> None:
+    storage = with_short_leases(storage)
+
+    def long_work(lease: Lease) -> None:
+        ends = time.monotonic() + 1.5 * storage.settings.lease_s
+        while time.monotonic() < ends:
+            lease.check()
+            assert jobs.requeue_expired(storage) == 0
+            time.sleep(0.05)
+        succeed(lease)
+
+    assert jobs.run(storage, job.id, "worker", long_work) == "succeeded"
+
+
+def test_without_heartbeats_a_worker_stops_by_its_own_clock(storage: Storage, job: Job) -> None:
+    """As when the database cannot be reached: by the end of the lease it may be another's."""
+    lease = Lease(with_short_leases(storage), job)
+    lease.check()
+    time.sleep(1.1)
+    with pytest.raises(LeaseLost):
+        lease.check()
+
+
+def test_cancel_while_waiting_is_at_once(storage: Storage, world: World, job: Job) -> None:
+    with storage.db.session() as session:
+        jobs.request_cancel(session, session.get_one(Job, job.id))
+    assert world.job(job).state == "canceled"
+    assert jobs.run(storage, job.id, "worker", succeed) == "stepped back"
+
+
+def test_cancel_while_running_stops_at_the_next_check(storage: Storage, world: World, job: Job) -> None:
+    steps = 0
+
+    def work(lease: Lease) -> None:
+        nonlocal steps
+        for steps in range(200):
+            lease.check()
+            if steps == 2:
+                with storage.db.session() as session:
+                    jobs.request_cancel(session, session.get_one(Job, job.id))
+            time.sleep(0.02)
+
+    assert jobs.run(storage, job.id, "worker", work) == "canceled"
+    assert 2 < steps < 150
+    assert world.job(job).state == "canceled"
+    assert mails_of(storage, job) == []
+
+
+def test_a_cancel_just_before_the_end_wins(storage: Storage, world: World, job: Job) -> None:
+    def work(lease: Lease) -> None:
+        with storage.db.session() as session:
+            jobs.request_cancel(session, session.get_one(Job, job.id))
+        succeed(lease)
+
+    assert jobs.run(storage, job.id, "worker", work) == "canceled"
+
+
+def test_cancel_after_the_end_changes_nothing(storage: Storage, world: World, job: Job) -> None:
+    jobs.run(storage, job.id, "worker", succeed)
+    with storage.db.session() as session:
+        jobs.request_cancel(session, session.get_one(Job, job.id))
+    assert world.job(job).state == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("error", "type_", "reason"),
+    [
+        (JobFailed("Only 4 photos show the cat. Add 6 more."), "job/failed", "Only 4 photos show the cat. Add 6 more."),
+        (UserError("photos/too-few", "Too few photos", "Add 6 more."), "photos/too-few", "Too few photos: Add 6 more."),
+    ],
+)
+def test_a_stated_failure_is_final_and_told(storage: Storage, world: World, job: Job, error: Exception, type_: str, reason: str) -> None:
+    def work(lease: Lease) -> None:
+        raise error
+
+    assert jobs.run(storage, job.id, "worker", work) == "failed"
+    ended = world.job(job)
+    assert (ended.state, ended.error) == ("failed", {"type": type_, "message": reason})
+    (mail,) = mails_of(storage, job)
+    assert (mail.template, mail.to, mail.context["reason"], mail.context["subject_name"]) == (
+        "training_failed",
+        "ada@example.com",
+        reason,
+        "Miso",
+    )
+
+
+def test_a_fault_is_tried_again_and_then_told_once(storage: Storage, world: World, job: Job) -> None:
+    def work(lease: Lease) -> None:
+        raise RuntimeError("CUDA error: secret path /srv")
+
+    assert [jobs.run(storage, job.id, "worker", work) for _ in range(4)] == ["requeued", "requeued", "failed", "stepped back"]
+    ended = world.job(job)
+    assert ended.error is not None
+    assert [(one["n"], one["type"]) for one in ended.error["attempts"]] == [(1, "RuntimeError"), (2, "RuntimeError"), (3, "RuntimeError")]
+    assert "3 times" in ended.error["message"]
+    (mail,) = mails_of(storage, job)
+    assert "CUDA" not in mail.context["reason"]
+
+
+def test_a_requeued_job_is_published_again_after_a_wait(storage: Storage, world: World, job: Job) -> None:
+    def work(lease: Lease) -> None:
+        raise ServiceDown("the object store does not answer")
+
+    with storage.db.session() as session:
+        session.get_one(Job, job.id).published_at = now()
+    assert jobs.unpublished(storage.db) == []
+    jobs.run(storage, job.id, "worker", work)
+    waiting = world.job(job)
+    assert waiting.published_at is None
+    assert waiting.publish_after > now() + timedelta(seconds=5)
+    assert jobs.unpublished(storage.db) == []
+    with storage.db.session() as session:
+        session.get_one(Job, job.id).publish_after = now()
+    assert [one.id for one in jobs.unpublished(storage.db)] == [job.id]
+
+
+def test_a_message_that_was_lost_is_published_again(storage: Storage, job: Job) -> None:
+    with storage.db.session() as session:
+        session.get_one(Job, job.id).published_at = now() - timedelta(hours=1)
+    assert [one.id for one in jobs.unpublished(storage.db)] == [job.id]
+
+
+def test_work_that_forgets_to_succeed_is_a_fault(storage: Storage, world: World, job: Job) -> None:
+    assert jobs.run(storage, job.id, "worker", lambda lease: None) == "requeued"
+    assert "succeed" in (world.job(job).error or {})["attempts"][0]["message"]
+
+
+def test_silent_workers_lose_their_jobs_and_the_third_silence_is_final(storage: Storage, world: World, job: Job) -> None:
+    """A killed worker: the row stays as it was at the kill, since nothing runs to change it."""
+    for attempt in (1, 2, 3):
+        with storage.db.session() as session:
+            killed = {
+                "state": "processing",
+                "attempts": attempt,
+                "fence": attempt,
+                "worker": "killed",
+                "lease_until": now() - timedelta(seconds=1),
+            }
+            session.execute(update(Job).where(Job.id == job.id).values(**killed))
+        assert jobs.requeue_expired(storage) == 1
+        assert world.job(job).state == ("failed" if attempt == 3 else "starting")
+    assert jobs.requeue_expired(storage) == 0
+    assert len(mails_of(storage, job)) == 1
+    assert [one["type"] for one in (world.job(job).error or {})["attempts"]] == ["WorkerLost"] * 3
+
+
+def test_two_schedulers_requeue_once(storage: Storage, world: World, job: Job) -> None:
+    with storage.db.session() as session:
+        dead = {"state": "processing", "attempts": 1, "fence": 1, "lease_until": now() - timedelta(seconds=1)}
+        session.execute(update(Job).where(Job.id == job.id).values(**dead))
+    counts: list[int] = []
+    threads = [threading.Thread(target=lambda: counts.append(jobs.requeue_expired(storage))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(counts) == 1
+    assert len((world.job(job).error or {})["attempts"]) == 1
+
+
+def test_a_job_of_an_account_that_is_going_is_canceled(storage: Storage, world: World, job: Job) -> None:
+    with storage.db.session() as session:
+        session.get_one(Account, job.account_id).gone = True
+    assert jobs.run(storage, job.id, "worker", succeed) == "stepped back"
+    assert world.job(job).state == "canceled"
+
+
+def test_a_worker_whose_account_is_going_stops(storage: Storage, job: Job) -> None:
+    def work(lease: Lease) -> None:
+        with storage.db.session() as session:
+            session.get_one(Account, job.account_id).gone = True
+        with pytest.raises(JobCanceled):
+            lease.put("accounts/x/late", b"x")
+        raise JobCanceled
+
+    assert jobs.run(storage, job.id, "worker", work) == "canceled"
+    assert not storage.objects.exists("accounts/x/late")
+
+
+def test_a_worker_told_to_stop_gives_its_job_back_uncounted(storage: Storage, world: World, job: Job) -> None:
+    def work(lease: Lease) -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        jobs.run(storage, job.id, "worker", work)
+    back = world.job(job)
+    assert (back.state, back.attempts, back.published_at) == ("starting", 0, None)
+    assert jobs.run(storage, job.id, "worker", succeed) == "succeeded"
+
+
+def test_progress_is_throttled_but_stages_show_at_once(storage: Storage, world: World, job: Job) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def work(lease: Lease) -> None:
+        for stage in ("encode", "fit"):
+            lease.progress(stage=stage, step=0)
+            for step in range(1, 50):
+                lease.progress(step=step)
+            seen.append((world.job(job).progress["stage"], world.job(job).progress["step"]))
+        succeed(lease)
+
+    jobs.run(storage, job.id, "worker", work)
+    assert seen == [("encode", 0), ("fit", 0)]
+    assert world.job(job).progress["step"] == 49
+
+
+def test_create_publishes_nothing_and_rolls_back_with_its_caller(storage: Storage, world: World) -> None:
+    account = world.account("b@example.com")
+    with pytest.raises(ZeroDivisionError), storage.db.session() as session:
+        session.add(Consent(id="con", account_id=account.id, text="x", text_sha256="x"))
+        jobs.create(session, account.id, jobs.JobKind.TRAINING, "trn_1")
+        raise ZeroDivisionError
+    assert jobs.unpublished(storage.db) == []
+
+
+def test_publishing_without_a_broker_fails_fast_and_leaves_the_job_to_the_scheduler(storage: Storage, job: Job) -> None:
+    began = time.monotonic()
+    assert jobs.publish_new(storage, job) is False
+    assert time.monotonic() - began < 1
+    assert [one.id for one in jobs.unpublished(storage.db)] == [job.id]

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from sqlalchemy import select
+
+from core.errors import ServiceDown
+from storage import mails
+from storage.tables import Mail, now
+from storage.wiring import Storage
+from tests.unit.storage.conftest import FakePost, World
+
+
+def enqueue(storage: Storage, key: str = "done:1", account_id: str | None = None) -> Mail:
+    with storage.db.session() as session:
+        return mails.enqueue(session, "ada@example.com", "training_done", {"subject_id": "sub_1"}, key, account_id)
+
+
+def row(storage: Storage) -> Mail:
+    with storage.db.reader() as session:
+        return session.scalars(select(Mail)).one()
+
+
+def make_due(storage: Storage) -> None:
+    with storage.db.session() as session:
+        session.scalars(select(Mail)).one().next_attempt_at = now()
+
+
+def test_one_mail_for_one_event(storage: Storage, world: World, post: FakePost) -> None:
+    account = world.account()
+    assert enqueue(storage, account_id=account.id).id == enqueue(storage, account_id=account.id).id
+    assert mails.deliver_due(storage, post) == 1
+    enqueue(storage, account_id=account.id)
+    assert mails.deliver_due(storage, post) == 0
+    assert post.sent == [("ada@example.com", "training_done", {"subject_id": "sub_1"})]
+
+
+def test_a_sent_mail_keeps_no_words(storage: Storage, world: World, post: FakePost) -> None:
+    enqueue(storage, account_id=world.account().id)
+    mails.deliver_due(storage, post)
+    assert row(storage).sent_at is not None
+    assert row(storage).context == {}
+
+
+def test_a_mail_of_no_account_leaves_no_row(storage: Storage, post: FakePost) -> None:
+    enqueue(storage)
+    assert mails.deliver_due(storage, post) == 1
+    with storage.db.reader() as session:
+        assert session.scalars(select(Mail)).all() == []
+
+
+def test_several_senders_send_it_once(storage: Storage, world: World, post: FakePost) -> None:
+    account = world.account()
+    for n in range(10):
+        enqueue(storage, f"done:{n}", account.id)
+    with ThreadPoolExecutor(4) as pool:
+        counts = list(pool.map(lambda _: mails.deliver_due(storage, post), range(4)))
+    assert sum(counts) == len(post.sent) == 10
+
+
+def test_a_server_that_is_down_is_tried_again_later_and_later(storage: Storage, world: World, post: FakePost) -> None:
+    enqueue(storage, account_id=world.account().id)
+    post.fails_with = ServiceDown("the mail server does not answer")
+    waits = []
+    for _ in range(3):
+        make_due(storage)
+        assert mails.deliver_due(storage, post) == 0
+        waits.append((row(storage).next_attempt_at - now()) / timedelta(seconds=1))
+    assert 9 < waits[0] < 11 and 19 < waits[1] < 21 and 39 < waits[2] < 41
+    assert "does not answer" in row(storage).last_error
+    post.fails_with = None
+    make_due(storage)
+    assert mails.deliver_due(storage, post) == 1
+
+
+def test_it_is_given_up_at_last(storage: Storage, world: World, post: FakePost) -> None:
+    enqueue(storage, account_id=world.account().id)
+    post.fails_with = ServiceDown("down")
+    for _ in range(mails.MOST_ATTEMPTS):
+        assert row(storage).failed_at is None
+        make_due(storage)
+        mails.deliver_due(storage, post)
+    assert row(storage).failed_at is not None
+    assert mails.due(storage) == []
+
+
+def test_a_mail_that_never_can_be_sent_does_not_hold_up_the_others(storage: Storage, world: World, post: FakePost) -> None:
+    account = world.account()
+    enqueue(storage, "done:bad", account.id)
+    post.fails_with = KeyError("template")
+    mails.deliver_due(storage, post)
+    assert row(storage).failed_at is not None
+    post.fails_with = None
+    enqueue(storage, "done:good", account.id)
+    assert mails.deliver_due(storage, post) == 1
