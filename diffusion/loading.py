@@ -131,6 +131,7 @@ def transformer_bytes(folder: Path) -> int:
 
 def _load_parts(folder: Path, precision: Precision) -> dict[str, Any]:
     diffusers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()  # its warnings quote the customers' prompts
     try:
         pipeline = DiffusionPipeline.from_pretrained(
             folder, dtype=precision.dtype, use_safetensors=True, quantization_config=_quantisation(precision)

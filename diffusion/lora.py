@@ -17,7 +17,7 @@ import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import nn
 
 from core.errors import UserError
@@ -93,8 +93,18 @@ def _baked(key: str, weight: torch.Tensor, scale: float) -> torch.Tensor:
 def save(path: Path, state: State, metadata: Mapping[str, Any]) -> Path:
     """Writes the file; ``metadata`` (JSON-serialisable) goes into its header and can be read without the weights."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, path, metadata={"format": "pt", METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    path.write_bytes(_in_order(serialise(state, {"format": "pt", METADATA_KEY: json.dumps(metadata, sort_keys=True)})))
     return path
+
+
+def _in_order(file: bytes) -> bytes:
+    """The same file with its header's metadata sorted: safetensors writes them in random order, and equal adapters must be equal files."""
+    size = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns what follows to eight bytes
+    return len(text).to_bytes(8, "little") + text + file[8 + size :]
 
 
 def read(path: Path, transformer: nn.Module | None = None, allowed: set[str] | None = None) -> tuple[State, dict[str, Any]]:

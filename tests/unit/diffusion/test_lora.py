@@ -141,3 +141,10 @@ def test_a_pickle_or_a_cut_file_is_refused(tmp_path: Path) -> None:
     for name in ("pickle.safetensors", "cut.safetensors", "missing.safetensors"):
         with pytest.raises(UserError):
             lora.read(tmp_path / name)
+
+
+def test_equal_adapters_are_equal_files(tmp_path: Path) -> None:
+    state = broken("nothing")
+    files = [lora.save(tmp_path / f"{n}.safetensors", state, {"a": 1, "b": "ü"}).read_bytes() for n in range(8)]
+    assert len(set(files)) == 1
+    assert lora.read(tmp_path / "0.safetensors")[1] == {"a": 1, "b": "ü"}

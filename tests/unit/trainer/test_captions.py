@@ -1,0 +1,57 @@
+import pytest
+
+from tests.unit.trainer.fakes import FakeTextImage, photo
+from trainer.captions import SubjectWords, caption_photos, load_vocabulary
+
+WORDS = SubjectWords("zokzex", "cat")
+ENCODER = FakeTextImage()
+
+
+def caption(shows: str, description: str = "") -> str:
+    (text,) = caption_photos([photo(1, shows, description=description)], WORDS, ENCODER)
+    return text
+
+
+def test_trigger_and_class_word_come_first_exactly_once() -> None:
+    for shows in ("a photo of a cat, on a beach", "nothing that any word describes", "zokzex"):
+        text = caption(shows)
+        assert text.count("zokzex cat") == 1
+        assert text.startswith(("a photo of zokzex cat", "a photograph of zokzex cat"))
+
+
+def test_what_is_surely_there_is_said() -> None:
+    assert "on a beach" in caption("a photo of a cat, on a beach")
+    assert "with a red scarf" in caption("a photo of a cat with a red scarf")
+    assert caption("an oil painting of a cat").startswith("an oil painting of zokzex cat")
+
+
+def test_what_is_not_sure_is_left_out() -> None:
+    assert caption("qwerty asdf") == "a photo of zokzex cat"
+
+
+def test_the_customers_own_words_win() -> None:
+    assert caption("a photo of a cat, on a beach", "asleep on the blue sofa.") == "a photo of zokzex cat, asleep on the blue sofa"
+
+
+def test_a_description_cannot_repeat_the_trigger() -> None:
+    assert caption("x", "zokzex on the sofa") == "a photo of zokzex cat, on the sofa"
+
+
+def test_captions_keep_the_order_of_the_photos() -> None:
+    photos = [photo(1, "a photo of a cat, on a beach"), photo(2, "x", description="in a box"), photo(3, "a photo of a cat, in a kitchen")]
+    assert [text.partition(", ")[2] for text in caption_photos(photos, WORDS, ENCODER)] == ["on a beach", "in a box", "in a kitchen"]
+
+
+def test_the_vocabulary_is_whole() -> None:
+    vocabulary = load_vocabulary()
+    assert set(vocabulary.order) < set(vocabulary.groups)
+    for group in vocabulary.groups:
+        assert len(vocabulary.groups[group]) > 1
+        assert all("{" not in phrase for _, phrase in vocabulary.phrases(group))
+
+
+@pytest.mark.parametrize("word", ["fur", "hair", "eyes", "ears", "coat", "skin", "tabby", "blond", "beard", "face"])
+def test_no_word_describes_the_subject(word: str) -> None:
+    vocabulary = load_vocabulary()
+    written = {phrases[0] for group in vocabulary.groups.values() for phrases in group.values()}
+    assert not [phrase for phrase in written if word in phrase.split()]

@@ -1,0 +1,190 @@
+"""A training as a job, on a real database and a real folder of objects."""
+
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.settings import Settings
+from core.words import JobKind, JobState, PhotoVerdict, new_id
+from storage import jobs, keys, subjects
+from storage.tables import Account, Adapter, Job, Mail, Photo, Subject, Training
+from storage.wiring import Storage, open_storage
+from tests.unit.trainer.conftest import stripes
+from tests.unit.trainer.test_pipeline import bench  # noqa: F401
+from trainer.bench import Bench
+from trainer.jobs import run_training
+from trainer.worker import TrainerState, create_app, run_job
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Storage]:
+    settings = Settings(_env_file=None, var_dir=tmp_path / "var", min_photos=8, secret_key="x" * 32)  # type: ignore[call-arg]
+    storage = open_storage(settings)
+    storage.db.create_all()
+    yield storage
+    storage.db.close()
+
+
+@pytest.fixture
+def state(storage: Storage, bench: Bench) -> TrainerState:  # noqa: F811
+    return TrainerState(storage, bench)
+
+
+def order(storage: Storage, photos: int = 9, recipe: dict | None = None) -> tuple[Training, Job]:
+    account = Account(id=new_id("acc"), email="ada@example.com")
+    with storage.db.session() as session:
+        session.add(account)
+        session.flush()
+        subject = subjects.create(session, account.id, "Miso", "cat", "I agree.")
+        session.flush()
+        for number in range(photos):
+            session.add(_photo(storage, subject, number))
+        training = Training(
+            id=new_id("trn"), account_id=account.id, subject_id=subject.id, base_model="tiny", trigger_token="zokzex", seed=1
+        )
+        training.recipe = {"validation_images": 1} | (recipe or {})
+        session.add(training)
+        session.flush()
+        return training, jobs.create(session, account.id, JobKind.TRAINING, training.id)
+
+
+def _photo(storage: Storage, subject: Subject, number: int) -> Photo:
+    photo_id, data = new_id("pho"), io.BytesIO()
+    stripes(number, (64, 64)).save(data, "PNG")
+    key = keys.photo(subject.account_id, subject.id, photo_id, "png")
+    storage.objects.put(key, data.getvalue())
+    photo = Photo(id=photo_id, account_id=subject.account_id, subject_id=subject.id, filename=f"{number}.png", object_key=key)
+    photo.thumb_key, photo.dhash, photo.width, photo.height, photo.size_bytes = key, "0" * 16, 64, 64, len(data.getvalue())
+    photo.sha256, photo.verdict, photo.reasons, photo.measures = f"{number:064x}", PhotoVerdict.GOOD, [], {}
+    return photo
+
+
+def job_of(storage: Storage, job: Job) -> Job:
+    with storage.db.reader() as session:
+        return session.get_one(Job, job.id)
+
+
+def test_a_training_ends_with_adapter_card_row_link_and_mail(storage: Storage, state: TrainerState) -> None:
+    training, job = order(storage)
+    assert run_job(state, job.id) == "succeeded"
+    with storage.db.reader() as session:
+        adapter = session.get_one(Adapter, session.get_one(Training, training.id).adapter_id)
+        (mail,) = session.query(Mail).all()
+        ended = session.get_one(Job, job.id)
+    assert ended.state == JobState.SUCCEEDED
+    assert list(ended.metrics["seconds"]) == ["curate", "caption", "encode", "fit", "select", "store"]
+    assert (mail.template, mail.to, mail.context["adapter_id"]) == ("training_done", "ada@example.com", adapter.id)
+    assert storage.objects.size(adapter.object_key) == adapter.size_bytes
+    assert storage.objects.exists(keys.adapter_card(training.account_id, adapter.id))
+    assert adapter.card["scores"]["likeness"].keys() >= {"base", "adapter", "real"}
+
+
+def test_checkpoints_and_scratch_are_gone_afterwards(storage: Storage, state: TrainerState) -> None:
+    training, job = order(storage)
+    run_job(state, job.id)
+    assert list(storage.objects.list(keys.training_prefix(training.account_id, training.subject_id, training.id))) == []
+    assert list((storage.settings.caches / "trainings").iterdir()) == []
+
+
+class DiesAt:
+    """Lets a job run until its n-th step, then dies as a worker that is killed would: no clean-up is done by the job itself."""
+
+    def __init__(self, lease: jobs.Lease, step: int) -> None:
+        self.lease, self.step = lease, step
+        self.steps: list[int] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.lease, name)
+
+    def progress(self, **snapshot: object) -> None:
+        self.lease.progress(**snapshot)
+        if "loss" in snapshot:
+            self.steps.append(int(str(snapshot["step"])))
+            if self.steps[-1] == self.step:
+                raise RuntimeError("killed")
+
+
+def test_another_worker_goes_on_from_the_stored_checkpoint_to_the_same_adapter(storage: Storage, state: TrainerState) -> None:
+    recipe = {"checkpoint_every": 2}
+    _, whole = order(storage, recipe=recipe)
+    run_job(state, whole.id)
+    with storage.db.session() as session:
+        session.query(Account).delete()
+
+    training, job = order(storage, recipe=recipe)
+    attempts: list[DiesAt] = []
+
+    def work(lease: jobs.Lease) -> None:
+        attempts.append(DiesAt(lease, step=5 if not attempts else 99))
+        run_training(state, attempts[-1])  # type: ignore[arg-type]
+
+    assert jobs.run(storage, job.id, "first", work) == "requeued"
+    assert jobs.run(storage, job.id, "second", work) == "succeeded"
+    assert attempts[1].steps == [5, 6]
+    with storage.db.reader() as session:
+        adapter = session.query(Adapter).filter_by(training_id=training.id).one()
+    assert adapter.card["weights"]["sha256"] == state_digest(storage, whole, adapter)
+
+
+def state_digest(storage: Storage, whole: Job, adapter: Adapter) -> str:
+    """The uninterrupted run's weights, which outlive its rows here."""
+    (key,) = [key for key in storage.objects.list("accounts/") if key.endswith("adapter.safetensors") and key != adapter.object_key]
+    import hashlib
+
+    return hashlib.sha256(storage.objects.get(key)).hexdigest()
+
+
+def test_a_cancel_stops_the_fit_and_leaves_nothing(storage: Storage, state: TrainerState) -> None:
+    _training, job = order(storage)
+
+    def work(lease: jobs.Lease) -> None:
+        class CancelsItself(DiesAt):
+            def progress(self, **snapshot: object) -> None:
+                self.lease.progress(**snapshot)
+                if "loss" in snapshot:
+                    with storage.db.session() as session:
+                        jobs.request_cancel(session, session.get_one(Job, job.id))
+                    self.lease._looked_at = 0.0  # do not wait for the second that check() may skip
+
+        run_training(state, CancelsItself(lease, 0))  # type: ignore[arg-type]
+
+    assert jobs.run(storage, job.id, "worker", work) == "canceled"
+    with storage.db.reader() as session:
+        assert session.query(Adapter).count() == 0 and session.query(Mail).count() == 0
+
+
+def test_a_bad_recipe_fails_with_its_reason_and_is_not_retried(storage: Storage, state: TrainerState) -> None:
+    _, job = order(storage, recipe={"rank": 0})
+    assert run_job(state, job.id) == "failed"
+    assert "rank" in job_of(storage, job).error["message"]
+
+
+def test_too_few_photos_left_fail_the_job_and_tell_the_customer(storage: Storage, state: TrainerState) -> None:
+    _, job = order(storage, photos=5)
+    assert run_job(state, job.id) == "failed"
+    with storage.db.reader() as session:
+        (mail,) = session.query(Mail).all()
+    assert mail.template == "training_failed"
+    assert "add 3 more" in mail.context["reason"]
+
+
+def test_a_client_sees_steps_of_its_own_recipe(storage: Storage, state: TrainerState) -> None:
+    _, job = order(storage, recipe={"steps": 3, "rank": None})
+    assert run_job(state, job.id) == "succeeded"
+    assert job_of(storage, job).metrics["steps"] <= 3
+
+
+def test_the_celery_parent_imports_no_torch() -> None:
+    code = "import sys, trainer.worker; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_app_serves_the_train_queue(storage: Storage) -> None:
+    settings = storage.settings.model_copy(update={"broker_url": "redis://localhost:1"})
+    app = create_app(settings)
+    assert "likeness.run_training" in app.tasks
+    assert app.conf.worker_concurrency == 1

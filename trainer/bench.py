@@ -1,0 +1,69 @@
+"""What a trainer process keeps warm between trainings: the base model, the encoders, and what the bare base scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from PIL import Image
+
+from diffusion.loading import BaseModel
+from diffusion.text import encode_prompts
+from metrics.encoders import IdentityEncoder, TextImageEncoder
+from trainer.recipe import Recipe
+
+RENDER_BATCH = 4
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Generated pictures with what scoring needs: identity ``embeds`` [N, D] and ``fidelity`` [N] to their class-word prompts."""
+
+    images: list[Image.Image]
+    embeds: torch.Tensor
+    fidelity: torch.Tensor
+
+
+@dataclass
+class Bench:
+    base: BaseModel
+    identity: IdentityEncoder
+    text_image: TextImageEncoder
+    baselines: dict[tuple, Pictures] = field(default_factory=dict)
+
+    def baseline(self, prompts: Sequence[str], recipe: Recipe, check: Callable[[], None] = lambda: None) -> Pictures:
+        """What the bare base model makes of the class-word prompts; rendered once for each class word and kept."""
+        key = (*prompts, recipe.resolution, recipe.validation_steps, recipe.validation_guidance)
+        if key not in self.baselines:
+            self.baselines[key] = self.judge(self.render(prompts, recipe, check), prompts)
+        return self.baselines[key]
+
+    def judge(self, images: list[Image.Image], plain_prompts: Sequence[str]) -> Pictures:
+        return Pictures(images, self.identity.embed(images), self.text_image.similarity(images, plain_prompts))
+
+    def render(self, prompts: Sequence[str], recipe: Recipe, check: Callable[[], None] = lambda: None) -> list[Image.Image]:
+        """Picture i with seed i, whatever adapter is on the transformer now. ``check`` runs at every denoising step and may raise."""
+        return [image for start in range(0, len(prompts), RENDER_BATCH) for image in self._render(prompts, start, recipe, check)]
+
+    def _render(self, prompts: Sequence[str], start: int, recipe: Recipe, check: Callable[[], None]) -> list[Image.Image]:
+        batch = prompts[start : start + RENDER_BATCH]
+        text = encode_prompts(self.base, batch)
+
+        def on_step(pipeline: object, step: int, timestep: object, values: dict) -> dict:
+            check()
+            return values
+
+        with self.base.at_hand("vae"):
+            return (
+                self.base.pipeline()(
+                    prompt_embeds=text.prompt_embeds,
+                    pooled_prompt_embeds=text.pooled_prompt_embeds,
+                    height=recipe.resolution,
+                    width=recipe.resolution,
+                    num_inference_steps=recipe.validation_steps,
+                    guidance_scale=recipe.validation_guidance,
+                    generator=[torch.Generator().manual_seed(start + i) for i in range(len(batch))],
+                    callback_on_step_end=on_step,
+                )
+            ).images

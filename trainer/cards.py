@@ -1,0 +1,72 @@
+"""The adapter's card: what it is, what it was fitted on and how well it does, in JSON, next to the weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from diffusion.devices import describe
+from trainer.bench import Bench
+from trainer.captions import SubjectWords
+from trainer.recipe import Recipe
+from trainer.selection import Selection
+
+PACKAGES = ("likeness", "torch", "diffusers", "transformers", "peft", "accelerate")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a finished run knows of itself."""
+
+    words: SubjectWords
+    kind: str
+    base_name: str
+    recipe: Recipe
+    seed: int
+    trained_keys: Sequence[str]
+    held_out: int
+    selection: Selection
+    reference_embedding: Sequence[float]  # mean of the learned photos' unit vectors: all that scoring a portrait needs of them
+
+
+def data_digest(keys: Sequence[str]) -> str:
+    """Of the set of photos, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()
+
+
+def header(bench: Bench, fitted: Fitted) -> dict[str, Any]:
+    """The card's essentials that travel inside the weights' file. No name, no photo, no score."""
+    return {
+        "base_model": fitted.base_name,
+        "base_fingerprint": bench.base.fingerprint,
+        "family": bench.base.family.name,
+        "rank": fitted.recipe.rank,
+        "alpha": fitted.recipe.alpha,
+        "trigger_token": fitted.words.trigger_token,
+        "class_word": fitted.words.class_word,
+        "steps": fitted.selection.chosen.step,
+    }
+
+
+def make_card(bench: Bench, fitted: Fitted, weights: Path) -> dict[str, Any]:
+    data = weights.read_bytes()
+    return header(bench, fitted) | {
+        "kind": fitted.kind,
+        "target_set": fitted.recipe.target_set,
+        "precision": bench.base.precision.name,
+        "seed": fitted.seed,
+        "recipe": fitted.recipe.model_dump(mode="json"),
+        "weights": {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)},
+        "data": {"photos": len(fitted.trained_keys), "held_out": fitted.held_out, "digest": data_digest(fitted.trained_keys)},
+        "scores": fitted.selection.scores(),
+        "reference_embedding": [round(value, 6) for value in fitted.reference_embedding],
+        "encoders": {"identity": bench.identity.id, "text_image": bench.text_image.id},
+        "hardware": describe(bench.base.device),
+        "versions": {package: version(package) for package in PACKAGES},
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,190 @@
+"""A training as a job: its rows and photos in, its checkpoints and adapter out, all under the lease."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+from sqlalchemy.orm import Session
+
+from core.errors import JobFailed, ServiceDown
+from core.logs import get_logger
+from core.settings import Settings
+from core.words import TrainingStage
+from storage import adapters, keys, mails, photos
+from storage.jobs import Lease
+from storage.tables import Account, Adapter, Photo, Subject, Training
+from storage.wiring import Storage
+from trainer.captions import SubjectWords
+from trainer.curation import Curated, Finding
+from trainer.photos import TrainingPhoto
+from trainer.pipeline import CARD_FILE, Run, TrainedAdapter, train
+from trainer.recipe import Recipe
+
+if TYPE_CHECKING:
+    from trainer.worker import TrainerState
+
+log = get_logger("trainer")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the rows say, detached from their session."""
+
+    training: Training
+    subject: Subject
+    photos: list[Photo]
+
+    @property
+    def prefix(self) -> str:
+        return keys.training_prefix(self.training.account_id, self.subject.id, self.training.id)
+
+
+def run_training(state: TrainerState, lease: Lease) -> None:
+    """The work of one training job. Idempotent: another worker that repeats it goes on from the newest stored checkpoint."""
+    storage = state.storage
+    order = read_order(storage, lease)
+    with scratch(storage.settings, order.training.id) as folder:
+        lease.progress(stage=TrainingStage.CURATE, message="loading")
+        bench = state.bench()
+        fetch_checkpoints(storage, order, folder)
+        trained = train(
+            bench,
+            fetch_photos(storage, order),
+            make_run(storage.settings, order, Recipe.for_run(len(order.photos), bench.base, _overrides(storage.settings, order))),
+            folder,
+            lease,
+            on_curated=lambda curated: record_findings(storage, order, curated),
+            on_saved=lambda path: keep_checkpoint(lease, order, path),
+        )
+        with lease.stage(TrainingStage.STORE):
+            adapter = store(lease, order, trained)
+        finish(lease, order, adapter)
+    storage.objects.erase(order.prefix)
+
+
+def read_order(storage: Storage, lease: Lease) -> Order:
+    with storage.db.reader() as session:
+        training = session.get(Training, lease.target_id)
+        subject = session.get(Subject, training.subject_id) if training else None
+        if training is None or subject is None:
+            raise JobFailed("The subject of this training was erased.")
+        return Order(training, subject, photos.usable(session, subject.id))
+
+
+def make_run(settings: Settings, order: Order, recipe: Recipe) -> Run:
+    training = order.training
+    words = SubjectWords(training.trigger_token, order.subject.class_word)
+    return Run(words, order.subject.kind, recipe, training.base_model, training.seed, settings.min_photos)
+
+
+def _overrides(settings: Settings, order: Order) -> dict:
+    """The client's own, over the operator's number of steps."""
+    asked = {name: value for name, value in order.training.recipe.items() if value is not None}
+    return ({"steps": settings.training_steps} if settings.training_steps else {}) | asked
+
+
+def fetch_photos(storage: Storage, order: Order) -> list[TrainingPhoto]:
+    """Decoded from the store. They were re-encoded by us at upload, so they are plain RGB pictures of bounded size."""
+    return [
+        TrainingPhoto(photo.sha256, photo.filename, _decode(storage.objects.get(photo.object_key)), photo.description)
+        for photo in order.photos
+    ]
+
+
+def _decode(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+@contextmanager
+def scratch(settings: Settings, training_id: str) -> Iterator[Path]:
+    """A folder of this run on the worker's disk; gone afterwards, whatever happened: what lasts is in the object store."""
+    folder = settings.caches / "trainings" / training_id
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fetch_checkpoints(storage: Storage, order: Order, folder: Path) -> None:
+    """What an earlier attempt stored, wherever it ran."""
+    for key in storage.objects.list(order.prefix):
+        with suppress(KeyError):
+            storage.objects.download(key, folder / key.removeprefix(order.prefix))
+
+
+def keep_checkpoint(lease: Lease, order: Order, path: Path) -> None:
+    """For whoever takes over. A store that is down now costs at most the steps since the last checkpoint, so it does not stop the fit."""
+    try:
+        lease.put(f"{order.prefix}{path.name}", path)
+    except ServiceDown as error:
+        log.warning("checkpoint not stored", file=path.name, error=str(error))
+
+
+def record_findings(storage: Storage, order: Order, curated: Curated) -> None:
+    """The customer sees at once which photos were left out, and why; what was good before stays as it was."""
+    dropped = {finding.key: finding for finding in curated.findings if finding.reasons}
+    if not dropped:
+        return
+    with storage.db.session() as session:
+        for row in order.photos:
+            photo = session.get(Photo, row.id)
+            if photo is not None and photo.sha256 in dropped:
+                _judge(photo, dropped[photo.sha256])
+
+
+def _judge(photo: Photo, finding: Finding) -> None:
+    known = {reason.get("code") for reason in photo.reasons}
+    added = [reason.as_dict() for reason in finding.reasons if reason.code not in known]
+    photos.judge(photo, finding.verdict, [*photo.reasons, *added])
+
+
+def store(lease: Lease, order: Order, trained: TrainedAdapter) -> Adapter:
+    """Weights and card under the account's prefix; the row is returned, not yet in the database."""
+    adapter_id, account = adapters.new_adapter_id(), order.training.account_id
+    card = trained.card
+    lease.put(keys.adapter_weights(account, adapter_id), trained.path)
+    lease.put(keys.adapter_card(account, adapter_id), trained.path.with_name(CARD_FILE), "application/json")
+    return Adapter(
+        id=adapter_id,
+        account_id=account,
+        subject_id=order.subject.id,
+        training_id=order.training.id,
+        object_key=keys.adapter_weights(account, adapter_id),
+        sha256=card["weights"]["sha256"],
+        size_bytes=card["weights"]["size_bytes"],
+        base_model=order.training.base_model,
+        rank=card["rank"],
+        alpha=card["alpha"],
+        trigger_token=card["trigger_token"],
+        class_word=card["class_word"],
+        card=json.loads(json.dumps(card)),
+    )
+
+
+def finish(lease: Lease, order: Order, adapter: Adapter) -> None:
+    """One transaction: the adapter's row, the training's link to it, the customer's mail, the job's end."""
+    lease.metrics(scores=adapter.card["scores"], steps=adapter.card["steps"])
+    with lease.succeed() as session:
+        adapters.add(session, adapter)
+        _tell(session, order, adapter)
+
+
+def _tell(session: Session, order: Order, adapter: Adapter) -> None:
+    account = session.get_one(Account, adapter.account_id)
+    context = {
+        "subject_id": order.subject.id,
+        "subject_name": order.subject.name,
+        "training_id": order.training.id,
+        "adapter_id": adapter.id,
+    }
+    mails.enqueue(session, account.email, "training_done", context, f"training_done:{order.training.id}", account.id)

@@ -1,0 +1,189 @@
+"""One training, top to bottom: curate → caption → encode → fit → select → store.
+
+:func:`train` knows photos and a folder, and serves the command line and the lab; :func:`run_training` wraps it in a job: rows, object
+store, lease. Every stage can be repeated: a worker that takes the job over finds the newest checkpoint and goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from core.logs import get_logger
+from core.words import TrainingStage
+from diffusion import lora
+from trainer.bench import Bench
+from trainer.caches import CaptionedPhoto, TrainingCache, build_cache
+from trainer.captions import SubjectWords, caption_photos
+from trainer.cards import Fitted, data_digest, header, make_card
+from trainer.checkpoints import CheckpointFolder
+from trainer.curation import Curated, curate
+from trainer.fit import StepReport, fit
+from trainer.photos import TrainingPhoto, from_images
+from trainer.recipe import Recipe
+from trainer.selection import Candidate, Reals, Selection, select
+
+log = get_logger("trainer")
+
+WEIGHTS_FILE, CARD_FILE = "adapter.safetensors", "card.json"
+
+
+class Watch(Protocol):
+    """Whoever follows a training; a :class:`storage.leases.Lease` is one. ``check`` and ``progress`` may raise to stop it."""
+
+    def stage(self, name: str) -> AbstractContextManager[None]: ...
+
+    def progress(self, **snapshot: Any) -> None: ...
+
+    def check(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is to be fitted. ``min_photos`` must remain after curation; ``base_name`` is what the card calls the base model."""
+
+    words: SubjectWords
+    kind: str
+    recipe: Recipe
+    base_name: str
+    seed: int = 0
+    min_photos: int = 1
+
+
+@dataclass(frozen=True)
+class TrainedAdapter:
+    path: Path
+    card: dict[str, Any]
+    curated: Curated
+
+
+def train(
+    bench: Bench,
+    photos: Sequence[TrainingPhoto],
+    run: Run,
+    folder: Path,
+    watch: Watch,
+    *,
+    on_curated: Callable[[Curated], None] = lambda curated: None,
+    on_saved: Callable[[Path], None] = lambda path: None,
+) -> TrainedAdapter:
+    """Photos → ``adapter.safetensors`` and ``card.json`` in ``folder``, whose checkpoints it resumes from.
+
+    ``on_curated`` gets the findings as soon as they are known; ``on_saved`` every checkpoint file as it is written.
+    """
+    with watch.stage(TrainingStage.CURATE):
+        curated = curate(photos, bench.identity, run.min_photos)
+        on_curated(curated)
+        learned, reals = hold_out(curated, run.recipe.held_out, run.seed)
+    with watch.stage(TrainingStage.CAPTION):
+        captions = caption_photos(learned, run.words, bench.text_image)
+    with watch.stage(TrainingStage.ENCODE):
+        cache = _encode(bench, learned, captions, run.recipe, watch)
+    with watch.stage(TrainingStage.FIT):
+        candidates = _fit(bench, cache, run, folder, watch, on_saved)
+    with watch.stage(TrainingStage.SELECT):
+        selection = _select(bench, candidates, reals, run, watch)
+    reference = reals.embeds.mean(0).tolist()
+    fitted = Fitted(run.words, run.kind, run.base_name, run.recipe, run.seed, cache.keys, len(reals.held_out), selection, reference)
+    return _write(bench, fitted, folder, curated)
+
+
+def hold_out(curated: Curated, count: int, seed: int) -> tuple[list[TrainingPhoto], Reals]:
+    """Photos to learn from, and the same with embeddings beside those of ``count`` others, drawn by the seed.
+
+    Of fewer than eight photos none is held out: each is needed.
+    """
+    ranked = sorted(range(len(curated.photos)), key=lambda i: curated.photos[i].key)
+    chosen = set(random.Random(seed).sample(ranked, count)) if len(ranked) >= 8 else set()
+    learned = [i for i in ranked if i not in chosen]
+    photos = [curated.photos[i] for i in learned]
+    return photos, Reals(photos, curated.embeds[learned], curated.embeds[sorted(chosen)])
+
+
+def _encode(bench: Bench, photos: Sequence[TrainingPhoto], captions: Sequence[str], recipe: Recipe, watch: Watch) -> TrainingCache:
+    captioned = [CaptionedPhoto(photo.key, photo.image, caption) for photo, caption in zip(photos, captions, strict=True)]
+
+    def on_photo(done: int) -> None:
+        watch.progress(step=done, total=len(captioned))
+        watch.check()
+
+    return build_cache(bench.base, captioned, recipe.resolution, on_photo)
+
+
+def _fit(bench: Bench, cache: TrainingCache, run: Run, folder: Path, watch: Watch, on_saved: Callable[[Path], None]) -> dict[int, Path]:
+    identity = {
+        "recipe": run.recipe.model_dump(mode="json"),
+        "seed": run.seed,
+        "data": data_digest(cache.keys),
+        "base": bench.base.fingerprint,
+    }
+
+    def on_step(report: StepReport) -> None:
+        watch.progress(step=report.step, total=report.total, loss=report.loss, eta_s=report.eta_s)
+        watch.check()
+
+    return fit(bench.base, cache, run.recipe, CheckpointFolder(folder, identity), seed=run.seed, on_step=on_step, on_saved=on_saved)
+
+
+def _select(bench: Bench, candidates: dict[int, Path], reals: Reals, run: Run, watch: Watch) -> Selection:
+    done: list[Candidate] = []
+
+    def on_candidate(candidate: Candidate) -> None:
+        done.append(candidate)
+        watch.progress(step=len(done), total=len(candidates), message=f"step {candidate.step}: score {candidate.score:.2f}")
+
+    selection = select(bench, candidates, reals, run.words, run.recipe, check=watch.check, on_candidate=on_candidate)
+    log.info("checkpoint chosen", **selection.chosen.as_dict())
+    return selection
+
+
+def _write(bench: Bench, fitted: Fitted, folder: Path, curated: Curated) -> TrainedAdapter:
+    """The chosen candidate with its header, and the card beside it."""
+    state, _ = lora.read(fitted.selection.chosen.path)
+    path = lora.save(folder / WEIGHTS_FILE, state, header(bench, fitted))
+    card = make_card(bench, fitted, path)
+    (folder / CARD_FILE).write_text(json.dumps(card, indent=2, sort_keys=True), encoding="utf-8")
+    return TrainedAdapter(path, card, curated)
+
+
+@dataclass
+class ProgressWatch:
+    """A watch for those who have no job: one callback for every change, with the stage in it."""
+
+    on_progress: Callable[[dict[str, Any]], None]
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._stage = str(name)
+        self.on_progress({"stage": self._stage})
+        yield
+
+    def progress(self, **snapshot: Any) -> None:
+        self.on_progress({"stage": self._stage, **snapshot})
+
+    def check(self) -> None:
+        return None
+
+
+def train_on_photos(
+    bench: Bench,
+    photos: Sequence[Image.Image],
+    kind: str,
+    words: SubjectWords,
+    recipe: Recipe,
+    out_dir: Path,
+    on_progress: Callable[[dict[str, Any]], None] = lambda snapshot: None,
+    *,
+    seed: int = 0,
+    base_name: str = "",
+) -> TrainedAdapter:
+    """For the command line and the lab: pictures in memory, no job. ``recipe`` as :meth:`Recipe.for_run` gives it."""
+    run = Run(words, kind, recipe, base_name or bench.base.path, seed)
+    return train(bench, from_images(photos), run, out_dir, ProgressWatch(on_progress))
