@@ -19,7 +19,18 @@ from core.words import PhotoVerdict, SubjectKind
 from metrics.photo_faces import Box, find_faces
 from metrics.photo_files import CleanPhoto, PhotoLimits, PhotoRefused, Reason, open_upload
 
-__all__ = ["CleanPhoto", "PhotoLimits", "PhotoRefused", "PhotoReport", "Reason", "compare_set", "inspect", "open_upload", "verdict_of"]
+__all__ = [
+    "CleanPhoto",
+    "PhotoLimits",
+    "PhotoRefused",
+    "PhotoReport",
+    "Reason",
+    "SetMember",
+    "compare_set",
+    "inspect",
+    "open_upload",
+    "verdict_of",
+]
 
 TOO_DARK, TOO_BRIGHT = 40.0, 220.0  # mean of the grey picture, 0–255
 BLURRED, HOPELESSLY_BLURRED = 100.0, 12.0  # variance of the Laplacian of the subject crop at 256 px
@@ -75,7 +86,8 @@ def inspect(image: Image.Image, kind: SubjectKind = SubjectKind.OTHER, min_side:
     """Judge one RGB picture by itself. ``min_side``: the base model's training resolution in pixels."""
     grey = np.asarray(image.convert("L"))
     faces = find_faces(grey, kind)
-    sharpness, exposure = _sharpness(grey, faces), float(grey.mean())
+    trusted = faces if kind == SubjectKind.PERSON else None  # the cat cascade finds faces in cushions: good for a hint, not for a crop
+    sharpness, exposure = _sharpness(grey, trusted), float(grey.mean())
     reasons = [*_size(image, min_side), *_light(exposure), *_blur(sharpness), *_company(faces)]
     count = None if faces is None else len(faces)
     return PhotoReport(verdict_of(reasons), reasons, *image.size, sharpness, exposure, dhash(grey), count)
@@ -176,7 +188,7 @@ def _company(faces: list[Box] | None) -> list[Reason]:
 
 
 def _sharpness(grey: np.ndarray, faces: list[Box] | None) -> float:
-    """Variance of the Laplacian of the subject crop (the largest face, else the middle square) at 256 px."""
+    """Variance of the Laplacian of the subject crop (a person's largest face, else the middle square) at 256 px."""
     crop = _face_crop(grey, faces[0]) if faces else _middle(grey)
     small = cv2.resize(crop, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_AREA)
     return float(cv2.Laplacian(small, cv2.CV_64F).var())

@@ -1,3 +1,5 @@
 """Web pages: plain HTML from the same services as the API; every form works without scripts."""
 
-ROUTERS: tuple = ()
+from api.pages import account, entry, gallery, subjects, trainings
+
+ROUTERS = (entry.router, subjects.router, trainings.router, gallery.router, account.router)
