@@ -48,7 +48,7 @@ class Place:
 
 
 def _over(image: Tensor, colour: Tensor, cover: Tensor) -> Tensor:
-    return image + (colour - image) * cover
+    return torch.lerp(image, colour, cover)
 
 
 def _sky(p: Place, top: tuple[float, float, float], low: tuple[float, float, float]) -> Tensor:

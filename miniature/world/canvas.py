@@ -48,7 +48,8 @@ class Canvas:
 
     def coverage(self, distance: Tensor, softness: float = 0.0) -> Tensor:
         """Coverage in [0, 1] of a shape: smooth over a pixel, or over `softness` head units."""
-        return (0.5 - distance / (self.pixel + softness)).clamp(0, 1)
+        half = constant((0.5,), distance)
+        return torch.addcmul(half, distance, -1 / (self.pixel + softness)).clamp_(0, 1)
 
     def paint(
         self,
@@ -66,21 +67,25 @@ class Canvas:
 
         dome: width in head units of its rounded rim, 0 for flat paint that keeps the relief below; lift: its height.
         """
-        cover = self.coverage(distance, softness) * opacity
-        self.colour += (colour - self.colour) * cover
-        self.mask += (1 - self.mask) * cover
+        cover = self.coverage(distance, softness)
+        if isinstance(opacity, Tensor) or opacity < 1:
+            cover = cover * opacity
+        self.colour.lerp_(colour.expand_as(self.colour), cover)
+        self.mask.lerp_(constant((1.0,), cover).expand_as(cover), cover)
         if not isinstance(dome, float) or dome > 0:
-            slope = (1 + distance / dome).clamp(0, 1)
-            self.height += (dome * torch.sqrt(1.0001 - slope * slope) + lift - self.height) * cover
-        width = INK_WIDTH + self.pixel
-        line = (1.0 - (distance + 0.5 * INK_WIDTH).abs() / width).clamp(0, 1) * (ink * opacity)
-        self.ink = torch.maximum(self.ink * (1 - cover), line)
-        self.gloss += (gloss - self.gloss) * cover
+            slope = (1 + distance / dome).clamp_(0, 1)
+            self.height.lerp_(dome * torch.sqrt(1.0001 - slope * slope) + lift, cover)
+        self.ink.addcmul_(self.ink, cover, value=-1)
+        if ink > 0:
+            line = (distance + 0.5 * INK_WIDTH).abs_()
+            line = torch.addcmul(constant((1.0,), line), line, -1 / (INK_WIDTH + self.pixel)).clamp_min_(0)
+            self.ink = torch.maximum(self.ink, line * (ink * opacity))
+        self.gloss.lerp_(constant((gloss,), cover).expand_as(cover), cover)
         return cover
 
     def tint(self, colour: Tensor, amount: Tensor) -> None:
         """Stain what is already there, without an outline; amount [B, 1, H, W] in [0, 1]."""
-        self.colour += (colour - self.colour) * amount
+        self.colour.lerp_(colour.expand_as(self.colour), amount)
 
     def shade(self, amount: Tensor) -> None:
         """Darken what is there by `amount` [B, 1, H, W], a little warmer than grey."""

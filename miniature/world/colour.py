@@ -66,7 +66,7 @@ def constant(colour: Sequence[float], like: Tensor) -> Tensor:
 
 def mix(first: Tensor, second: Tensor, amount: Tensor | float) -> Tensor:
     """Linear mix: `first` where amount is 0, `second` where it is 1."""
-    return first + (second - first) * amount
+    return torch.lerp(first, second, amount)
 
 
 def luminance(rgb: Tensor) -> Tensor:
@@ -82,5 +82,5 @@ def saturate(rgb: Tensor, gain: float) -> Tensor:
 
 def step(low: Tensor | float, high: Tensor | float, value: Tensor) -> Tensor:
     """Smooth step from 0 at `low` to 1 at `high` (low may exceed high)."""
-    t = ((value - low) / (high - low)).clamp(0, 1)
+    t = ((value - low) * (1 / (high - low))).clamp_(0, 1)
     return t * t * (3 - 2 * t)

@@ -61,7 +61,7 @@ class Layers:
 
     def over(self, subject: Tensor, backdrop: Tensor) -> Tensor:
         """The subject laid over a backdrop."""
-        return backdrop + (subject - backdrop) * self.mask
+        return torch.lerp(backdrop, subject, self.mask)
 
     def moved(self, image: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
         """An image read at places shifted by (dx, dy) in scene units."""
