@@ -49,9 +49,9 @@ def oil_painting(s: Layers) -> Tensor:
 
 def pencil_sketch(s: Layers) -> Tensor:
     """Graphite: outlines drawn twice, hatching that thickens with the dark and thins towards the corners, and a breath of colour."""
-    image = s.over(s.flat * (0.45 + 0.55 * s.tone).clamp(0, 1.1), mix(s.backdrop, constant((1, 1, 1), s.x), 0.35))
+    image = s.over(s.flat * (0.45 + 0.55 * s.tone).clamp(0, 1.1), mix(s.backdrop, constant((1, 1, 1), s.x), 0.25))
     away = (s.x**2 + s.y**2).sqrt() + 0.7 * s.noise(4, 41, 2)
-    attention = torch.maximum(s.mask, step(1.25, 0.55, away) * 0.75)
+    attention = torch.maximum(s.mask, step(1.45, 0.6, away) * 0.85)
     dark = (1 - luminance(blur(image, s.unit)) ** 0.85) * attention
     paper = 0.965 + 0.05 * s.noise(90, 3, 2)
     wobble = s.noise(6, 21, 2) * 0.03
@@ -64,11 +64,11 @@ def pencil_sketch(s: Layers) -> Tensor:
         amount = step(start - 0.16, start + 0.36, dark + patchy * 0.12)
         lead = lead + (1 - lead) * amount * step(1.05 - 0.8 * amount, 1.45 - 0.8 * amount, stripe + rough * 0.6 + 0.1) * 0.6
     again = s.moved(s.ink, wobble * 0.4 + 0.007, wobble * 0.4 - 0.004)
-    edge = step(0.025, 0.14, edges(image) * s.unit) * mix(torch.full_like(s.mask, 0.40), torch.full_like(s.mask, 0.6), s.mask) * attention
+    edge = step(0.025, 0.14, edges(image) * s.unit) * mix(torch.full_like(s.mask, 0.75), torch.full_like(s.mask, 0.6), s.mask) * attention
     line = torch.maximum(torch.maximum(s.ink, again * 0.55), edge)
     lead = torch.maximum(lead, line * (0.80 + 0.5 * rough)).clamp(0, 0.92)
     wash = saturate(s.over(s.flat, s.backdrop), 1.25)
-    tint = mix(constant((1, 1, 1), s.x), wash, 0.08 + 0.30 * s.mask)
+    tint = mix(constant((1, 1, 1), s.x), wash, 0.17 + 0.21 * s.mask)
     return paper * tint * (1 - lead) + constant((0.17, 0.17, 0.20), s.x) * lead
 
 
