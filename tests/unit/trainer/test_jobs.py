@@ -1,5 +1,6 @@
 """A training as a job, on a real database and a real folder of objects."""
 
+import hashlib
 import io
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from core.words import JobKind, JobState, PhotoVerdict, new_id
 from storage import jobs, keys, subjects
 from storage.tables import Account, Adapter, Job, Mail, Photo, Subject, Training
 from storage.wiring import Storage, open_storage
+from tests.tiny import build_tiny_flux
+from tests.tiny_encoders import build_tiny_clip, build_tiny_dino
 from tests.unit.trainer.conftest import stripes
 from tests.unit.trainer.test_pipeline import bench  # noqa: F401
 from trainer.bench import Bench
@@ -133,8 +136,6 @@ def test_another_worker_goes_on_from_the_stored_checkpoint_to_the_same_adapter(s
 def state_digest(storage: Storage, whole: Job, adapter: Adapter) -> str:
     """The uninterrupted run's weights, which outlive its rows here."""
     (key,) = [key for key in storage.objects.list("accounts/") if key.endswith("adapter.safetensors") and key != adapter.object_key]
-    import hashlib
-
     return hashlib.sha256(storage.objects.get(key)).hexdigest()
 
 
@@ -183,8 +184,12 @@ def test_the_celery_parent_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_app_serves_the_train_queue(storage: Storage) -> None:
-    settings = storage.settings.model_copy(update={"broker_url": "redis://localhost:1"})
+def test_the_celery_task_loads_what_the_settings_name_and_trains(storage: Storage, tmp_path: Path) -> None:
+    folders = {"base_model": build_tiny_flux(tmp_path / "flux"), "identity_encoder": build_tiny_dino(tmp_path / "dino")}
+    folders["text_image_encoder"] = build_tiny_clip(tmp_path / "clip")
+    settings = Settings(**storage.settings.model_dump() | {name: str(path) for name, path in folders.items()})
+    settings = settings.model_copy(update={"broker_url": "redis://localhost:1", "training_steps": 2})
+    _, job = order(storage)
     app = create_app(settings)
-    assert "likeness.run_training" in app.tasks
-    assert app.conf.worker_concurrency == 1
+    assert app.tasks["likeness.run_training"](job.id) == "succeeded"
+    assert job_of(storage, job).metrics["steps"] <= 2
