@@ -54,6 +54,7 @@ BACKGROUND_WORDS: dict[str, tuple[str, ...]] = {
     "kitchen": ("in a kitchen with tiles", "in a kitchen", "in a tiled kitchen"),
     "sunset": ("in front of a sunset", "at sunset", "against a sunset sky"),
 }
+_PAIRS = {"round glasses": "round {} glasses", "headphones": "{} headphones", "star earring": "{} star earrings"}
 _WEARING = ("with {}", "wearing {}")
 
 
@@ -61,10 +62,10 @@ def accessory_words(scene: Scene) -> str:
     """The accessory with its article and colour, or "" where there is none."""
     if scene.accessory == "none":
         return ""
-    thing = f"{scene.accessory_colour} {scene.accessory}"
-    if scene.accessory in ("round glasses", "headphones"):
-        return thing if scene.accessory == "headphones" else f"round {scene.accessory_colour} glasses"
-    return f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
+    colour = scene.accessory_colour
+    if scene.accessory in _PAIRS:
+        return _PAIRS[scene.accessory].format(colour)
+    return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {scene.accessory}"
 
 
 def _subject_words(kind: str, subject: str | None) -> str:

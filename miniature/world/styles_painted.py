@@ -52,7 +52,7 @@ def pencil_sketch(s: Layers) -> Tensor:
     image = s.over(s.flat * (0.45 + 0.55 * s.tone).clamp(0, 1.1), mix(s.backdrop, constant((1, 1, 1), s.x), 0.25))
     away = (s.x**2 + s.y**2).sqrt() + 0.7 * s.noise(4, 41, 2)
     attention = torch.maximum(s.mask, step(1.45, 0.6, away) * 0.85)
-    dark = (1 - luminance(blur(image, s.unit)) ** 0.85) * attention
+    dark = (1 - luminance(blur(image, s.unit)) ** 0.70) * attention
     paper = 0.965 + 0.05 * s.noise(90, 3, 2)
     wobble = s.noise(6, 21, 2) * 0.03
     angle = 0.75 + 0.5 * (s.chance(4) - 0.5)
