@@ -46,9 +46,9 @@ def message_id(dedupe_key: str, sender: str) -> str:
 def address(text: str) -> Address:
     """``ValueError`` for what could not stand in a header, such as a line break."""
     name, spec = parseaddr(text)
-    if not spec or any(ord(letter) < 32 for letter in text):
-        raise ValueError(f"not a mail address: {text!r}")
     user, _, domain = spec.rpartition("@")
+    if not user or not domain or any(ord(letter) < 32 for letter in text):
+        raise ValueError(f"not a mail address: {text!r}")
     return Address(display_name=name, username=user, domain=domain)
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import IO
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from core.errors import ServiceDown
 from core.settings import Settings
@@ -115,7 +117,7 @@ def _socket_path(home: Path) -> Path:
 def _end_orphan(socket: Path) -> None:
     """We hold the lock, so a server that still answers here lost its owner to a kill."""
     with suppress(redis.RedisError, OSError):
-        redis.Redis(unix_socket_path=str(socket), socket_timeout=STOP_S).shutdown(save=True)
+        _client(socket, STOP_S).shutdown(save=True)
     socket.unlink(missing_ok=True)
 
 
@@ -137,7 +139,7 @@ def _spawn(home: Path, socket: Path) -> subprocess.Popen[bytes]:
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], socket: Path, log: Path) -> None:
-    client = redis.Redis(unix_socket_path=str(socket), socket_timeout=1.0)
+    client = _client(socket, 1.0)
     ends = time.monotonic() + START_S
     while time.monotonic() < ends and process.poll() is None:
         with suppress(redis.RedisError, OSError):
@@ -148,6 +150,11 @@ def _wait_until_up(process: subprocess.Popen[bytes], socket: Path, log: Path) ->
     process.kill()
     process.wait()
     raise ServiceDown(f"redis-server did not start; see {log}")
+
+
+def _client(socket: Path, timeout_s: float) -> redis.Redis:
+    """Without redis-py's own retries, whose waits grow to seconds."""
+    return redis.Redis(unix_socket_path=str(socket), socket_timeout=timeout_s, retry=Retry(NoBackoff(), 0))
 
 
 def _write(path: Path, text: str) -> None:
