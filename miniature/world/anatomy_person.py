@@ -44,7 +44,7 @@ def anchors(t: Traits) -> Anchors:
 def skin_colour(t: Traits) -> Tensor:
     """Skin from deep to pale, from rosy to golden, [B, 3, 1, 1]."""
     lightness = t.span("skin_tone", 0.42, 0.90)
-    a, b = hue_path(t["skin_warmth"], ((28, 0.066), (50, 0.066), (70, 0.068)), 1.22 - 0.40 * (lightness - 0.42) / 0.48)
+    a, b = hue_path(t["skin_warmth"], ((36, 0.054), (54, 0.064), (72, 0.072)), 1.22 - 0.40 * (lightness - 0.42) / 0.48)
     return rgb_from_oklab(lightness, a, b)
 
 
@@ -124,7 +124,7 @@ def _face_shape(view: View, t: Traits) -> Tensor:
 def draw_head(canvas: Canvas, view: View, t: Traits) -> None:
     """Ears, face, features, and the hair in front."""
     skin, shape, width = skin_colour(t), _face_shape(view, t), _width(t)
-    flush = mix(skin, constant((0.88, 0.32, 0.27), view.x), 0.42)
+    flush = mix(skin, constant((0.88, 0.32, 0.27), view.x) * (0.35 + 0.75 * skin[:, :1]), 0.38)
     canvas.shade(step(0.34, -0.1, shape) * step(0.5, 1.0, view.y) * 0.42 * canvas.mask)
     for side in (-1, 1):
         u, v = view.at(side * width * 0.98, 0.20, -0.10, narrow=False)
