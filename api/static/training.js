@@ -4,6 +4,7 @@ import { timeLeft, watch } from "./watch.js";
 const root = document.getElementById("training");
 const at = (id) => document.getElementById(id);
 const rows = [...document.querySelectorAll("#stages li")];
+const WORDS = { starting: "waiting", processing: "under way", succeeded: "ready" };
 const points = [];
 const spoken = { stage: null };
 
@@ -14,18 +15,19 @@ if (["starting", "processing"].includes(first.status)) watch(root.dataset.events
 function show(job) {
   const progress = job.progress ?? {};
   showStages(job, progress);
-  at("status").textContent = job.status;
+  at("status").textContent = WORDS[job.status] ?? job.status;
   at("status").className = `chip ${job.status}`;
   if (job.status === "processing") at("headline").textContent = `Learning ${root.dataset.name}`;
+  const fitting = progress.stage === "fit";
   const total = progress.total || 0;
   at("step").textContent = total ? `${progress.step} / ${total}` : "–";
   at("bar").max = total || 1;
   at("bar").value = job.status === "succeeded" ? at("bar").max : progress.step || 0;
-  at("eta").textContent = job.status === "processing" ? timeLeft(progress.eta_s) : "–";
+  at("eta").textContent = job.status === "processing" && fitting ? timeLeft(progress.eta_s) : "–";
   at("loss").textContent = progress.loss == null ? "–" : Number(progress.loss).toFixed(3);
   const text = job.error ?? progress.message ?? "";
   if (text && at("message").textContent !== text) at("message").textContent = text;
-  drawLoss(progress);
+  if (fitting) drawLoss(progress);
 }
 
 function showStages(job, progress) {
