@@ -101,19 +101,35 @@ def evaluate_subject(
     on_progress({"stage": "portraits"})
     with engine_over(bench.base) as engine:
         runs = [Run(one, shown.render(bench, engine, class_word, one.adapter, TRIGGER_TOKEN)) for one in fitted]
-        stranger = shown.render(bench, engine, class_word, foreign, TRIGGER_TOKEN) if foreign else None
         again = shown.render(bench, engine, class_word)
-    reals = figures.Reals(split.learned, bench.identity.embed(split.learned), bench.identity.embed(split.held_out))
+    reals = _reals(bench, split)
     report = {
         "subject": {"kind": kind, "class_word": class_word, "learned": len(split.learned), "held_out": len(split.held_out)},
-        **figures.subject_figures(reals, bare, [run.judged for run in runs], stranger),
+        **figures.subject_figures(reals, bare, [run.judged for run in runs]),
+        "foreign": None,
         "swap_back_identical": again.same_pixels(bare),
         "seconds": _seconds(runs),
         "runs": [_run_report(run, reals, bare) for run in runs],
         "memory": peak_memory(bench.base.device),
         **surroundings(bench),
     }
-    return Evaluation(report, split, bare, runs, shown)
+    evaluation = Evaluation(report, split, bare, runs, shown)
+    if foreign:
+        report["foreign"] = measure_foreign(bench, evaluation, foreign)
+    return evaluation
+
+
+def measure_foreign(bench: Bench, evaluation: Evaluation, adapter: LoadedAdapter) -> dict[str, float | None]:
+    """Likeness to this subject with another subject's adapter, which must not help. The trigger token is the same for all, so only its
+    weights are foreign."""
+    with engine_over(bench.base) as engine:
+        class_word = evaluation.report["subject"]["class_word"]
+        judged = evaluation.catalogue.render(bench, engine, class_word, adapter, TRIGGER_TOKEN)
+    return figures.foreign_figures(_reals(bench, evaluation.photos), evaluation.base, judged)
+
+
+def _reals(bench: Bench, photos: Photos) -> figures.Reals:
+    return figures.Reals(photos.learned, bench.identity.embed(photos.learned), bench.identity.embed(photos.held_out))
 
 
 def split_photos(bench: Bench, photos: Sequence[Image.Image], held_out: int) -> Photos:

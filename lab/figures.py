@@ -32,13 +32,12 @@ class Reals:
         return likeness(self.held_out, self.learned).mean().item()
 
 
-def subject_figures(reals: Reals, base: Judged, runs: Sequence[Judged], foreign: Judged | None = None) -> dict[str, Any]:
+def subject_figures(reals: Reals, base: Judged, runs: Sequence[Judged]) -> dict[str, Any]:
     """Likeness, prompt fidelity and leakage over all runs' pictures. ``normalised`` is the mean over pictures, each clipped to [0, 1]."""
     return {
         "likeness": likeness_figures(reals, base, runs),
         "prompt_fidelity": fidelity_figures(base, runs),
         "leak": leak_figures(reals, runs),
-        "foreign": foreign_figures(reals, base, foreign) if foreign else None,
     }
 
 

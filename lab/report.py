@@ -79,7 +79,7 @@ def _subject_line(name: str, report: Mapping[str, Any]) -> list[str]:
         name,
         str(len(report["runs"])),
         *(_number(near[key]) for key in ("base", "adapter", "real", "normalised")),
-        f"{_number(near['low'])}–{_number(near['high'])}",
+        "–" if near["low"] is None else f"{near['low']:.2f}–{near['high']:.2f}",
         _number(near["p10"]),
         _number(near["to_held_out"]),
         _number(report["prompt_fidelity"]["ratio"]),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lab.figures import Reals, subject_figures
+from lab.figures import Reals, foreign_figures, subject_figures
 from tests.unit.lab.conftest import photo
 
 AXIS = torch.tensor([[1.0, 0.0, 0.0]])
@@ -39,9 +39,8 @@ def test_a_repeated_photo_is_a_leak(judged):
 
 
 def test_a_foreign_adapter_is_measured_as_if_it_were_the_subjects(judged):
-    figures = subject_figures(reals(), judged([0.2, 0.2]), [judged([0.7, 0.7])], judged([0.26, 0.14]))
-    assert figures["foreign"] == pytest.approx({"likeness": 0.2, "normalised": 0.05})
-    assert subject_figures(reals(), judged([0.2]), [judged([0.7])])["foreign"] is None
+    figures = foreign_figures(reals(), judged([0.2, 0.2]), judged([0.26, 0.14]))
+    assert figures == pytest.approx({"likeness": 0.2, "normalised": 0.05})
 
 
 def test_an_encoder_that_cannot_tell_gives_none_and_not_a_number(judged):
