@@ -42,14 +42,15 @@ def test_an_adapter_of_the_same_layout_is_copied_into_the_slot_not_attached_anew
     assert [id(parameter) for parameter in lora.parameters(engine.base.transformer, "subject").values()] == before
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_plain_diffusers_loads_the_file_and_gives_our_pixels(engine, tiny_flux, make_adapter, tmp_path, dtype):
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("fp32", torch.bfloat16), ("bf16", torch.bfloat16)])
+def test_plain_diffusers_loads_the_file_and_gives_our_pixels(tiny_flux, make_adapter, tmp_path, precision, dtype):
+    engine = Engine(load_base(tiny_flux, precision=precision, device="cpu"))
     adapter = make_adapter(3, dtype=dtype)
     lora.save(tmp_path / "adapter.safetensors", adapter.state, {})
     engine.render(REQUEST, make_adapter(4, dtype=dtype))  # ours comes through a copy into a used slot
     ours = engine.render(REQUEST, adapter)
 
-    plain = FluxPipeline.from_pretrained(tiny_flux, torch_dtype=torch.float32)
+    plain = FluxPipeline.from_pretrained(tiny_flux, dtype=engine.base.dtype)
     plain.load_lora_weights(tmp_path, weight_name="adapter.safetensors")
     theirs = plain(
         REQUEST.prompt,
