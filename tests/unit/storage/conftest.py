@@ -16,9 +16,14 @@ from storage.tables import Account, Adapter, Job, Photo, Portrait, PortraitImage
 from storage.wiring import Storage, open_storage
 
 
+def job_settings(tmp_path: Path, **changes: Any) -> Settings:
+    values = {"lease_s": 5, "heartbeat_s": 0.3, "min_photos": 3, "max_photos": 5}
+    return Settings(_env_file=None, var_dir=tmp_path / "var", **(values | changes))
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(_env_file=None, var_dir=tmp_path / "var", lease_s=5, heartbeat_s=0.3, min_photos=3, max_photos=5)  # type: ignore[call-arg]
+    return job_settings(tmp_path)
 
 
 @pytest.fixture

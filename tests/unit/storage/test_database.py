@@ -63,3 +63,20 @@ def test_a_server_that_is_down_is_named() -> None:
     down = Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
     with pytest.raises(ServiceDown, match="database"), down.session() as session:
         session.execute(select(1))
+
+
+def test_erased_words_leave_the_files_too(storage: Storage) -> None:
+    """Free pages are overwritten and the log is emptied."""
+    with storage.db.session() as session:
+        session.add(Account(id="acc_1", email="unforgettable@example.com"))
+    assert word_in_files(storage)
+    with storage.db.session() as session:
+        session.delete(session.get_one(Account, "acc_1"))
+    storage.db.forget_erased_pages()
+    assert not word_in_files(storage)
+
+
+def word_in_files(storage: Storage) -> bool:
+    files = list(storage.settings.var_dir.glob("likeness.db*"))
+    assert files
+    return any(b"unforgettable" in path.read_bytes() for path in files)

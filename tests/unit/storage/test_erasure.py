@@ -111,12 +111,6 @@ def test_nothing_of_an_erased_account_is_left(storage: Storage, home: Household,
         assert set(adapters.erased_since(session, now() - timedelta(minutes=1))) == {home.adapter.id, home.other_adapter.id}
 
 
-def test_the_files_of_the_database_forget_too(storage: Storage, home: Household, post: FakePost, settings: Settings) -> None:
-    erasure.erase(storage, post, "account", home.account.id)
-    files = [path.read_bytes() for path in settings.var_dir.glob("likeness.db*")]
-    assert files and not any(EMAIL.encode() in data or b"Miso" in data for data in files)
-
-
 def test_a_second_erasure_gives_the_same_receipt(storage: Storage, home: Household, post: FakePost) -> None:
     first = erasure.erase(storage, post, "account", home.account.id, home.account.id)
     second = erasure.erase(storage, post, "account", home.account.id, home.account.id)
