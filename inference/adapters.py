@@ -13,7 +13,6 @@ from sqlalchemy import select
 
 from core.errors import JobFailed
 from core.logs import get_logger
-from diffusion.lora import State
 from inference.lru import ByteLru
 from inference.slot import LoadedAdapter
 from storage import adapters as rows
@@ -26,7 +25,7 @@ ERASED = "This adapter was erased, so no more portraits can be made with it."
 DAMAGED = "The stored adapter is damaged. Train the subject again; we are sorry."
 SUFFIX = ".safetensors"
 
-Read = Callable[[Path], State]  # must refuse what is no adapter of this base model (diffusion.lora.read with the base's transformer)
+Read = Callable[[Path, str], LoadedAdapter]  # of a file and the adapter's id; refuses what is no adapter of this base model
 
 
 class DiskTier:
@@ -116,7 +115,7 @@ class AdapterCache:
         if found:
             return found, "ram"
         path, tier = self._on_disk(adapter)
-        loaded = LoadedAdapter(adapter.id, self._read(path))
+        loaded = self._read(path, adapter.id)
         with self._lock:
             self._ram.put(adapter.id, loaded, loaded.nbytes)
         return loaded, tier

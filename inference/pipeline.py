@@ -7,7 +7,7 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import fmean
 from typing import Any
 
@@ -16,14 +16,13 @@ from PIL import Image
 from core.errors import JobFailed
 from core.settings import Settings
 from core.words import Mode, PortraitStage
-from diffusion import lora
 from diffusion.loading import BaseModel, load_base
 from inference.adapters import AdapterCache
 from inference.engine import Engine
 from inference.provenance import marked_png
 from inference.requests import RenderRequest, request_from
 from inference.scoring import score_likeness
-from inference.slot import LoadedAdapter
+from inference.slot import LoadedAdapter, read_adapter
 from metrics.encoders import IdentityEncoder, load_identity_encoder
 from storage import keys, photos, portraits
 from storage.jobs import Lease
@@ -44,8 +43,7 @@ class RenderState:
 
     @cached_property
     def cache(self) -> AdapterCache:
-        allowed = self.base.family.lora_allowlist(self.base.transformer)
-        return AdapterCache(self.storage, lambda path: lora.read(path, self.base.transformer, allowed)[0])
+        return AdapterCache(self.storage, partial(read_adapter, self.base))
 
     @cached_property
     def encoder(self) -> IdentityEncoder:

@@ -8,11 +8,13 @@ alone compute, so its pixels come back bit for bit. Weights are not checked here
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from diffusion import lora
+from diffusion.loading import BaseModel
 
 NAME = "subject"
 Layout = tuple[tuple[str, torch.Size, torch.dtype], ...]
@@ -28,6 +30,12 @@ class LoadedAdapter:
     @property
     def nbytes(self) -> int:
         return sum(weight.nbytes for weight in self.state.values())
+
+
+def read_adapter(base: BaseModel, path: Path, adapter_id: str) -> LoadedAdapter:
+    """A file, refused with :class:`core.errors.UserError` unless it is a finite LoRA of this very base model."""
+    allowed = base.family.lora_allowlist(base.transformer)
+    return LoadedAdapter(adapter_id, lora.read(path, base.transformer, allowed)[0])
 
 
 class AdapterSlot:

@@ -19,8 +19,7 @@ from PIL import Image
 from core.errors import UserError
 from core.styles import catalogue
 from core.words import CLASS_WORDS, SubjectKind
-from diffusion import lora
-from inference.slot import LoadedAdapter
+from inference.slot import LoadedAdapter, read_adapter
 from lab import figures
 from lab.pictures import Catalogue, Judged, engine_over
 from lab.surroundings import peak_memory, surroundings
@@ -144,12 +143,6 @@ def split_photos(bench: Bench, photos: Sequence[Image.Image], held_out: int) -> 
     return Photos([p for i, p in enumerate(good) if i not in chosen], [good[i] for i in sorted(chosen)])
 
 
-def load_adapter(bench: Bench, path: Path, name: str) -> LoadedAdapter:
-    """A file as the render worker would take it in: validated against the base model."""
-    transformer = bench.base.transformer
-    return LoadedAdapter(name, lora.read(path, transformer, bench.base.family.lora_allowlist(transformer))[0])
-
-
 def _fit(
     bench: Bench,
     photos: Photos,
@@ -165,7 +158,7 @@ def _fit(
     clock = StageClock(on_progress)
     trained = train_on_photos(bench, photos.learned, kind, words, recipe, folder, clock, seed=seed)
     seconds = clock.stop()
-    return Fitted(seed, load_adapter(bench, trained.path, str(trained.path)), trained.card, seconds)
+    return Fitted(seed, read_adapter(bench.base, trained.path, str(trained.path)), trained.card, seconds)
 
 
 class StageClock:

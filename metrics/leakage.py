@@ -16,7 +16,9 @@ import torch
 from PIL import Image
 
 EMBEDDING_LIMIT = 0.75
-STRUCTURE_LIMIT = 0.90
+STRUCTURE_LIMIT = (
+    0.90  # drawn world: none of 576 fresh pictures of the same subject is above, 95 % of blurred, brightened, cropped copies are
+)
 ONE_PHOTO_LIMIT = 0.40
 STRUCTURE_SIDE = 16
 

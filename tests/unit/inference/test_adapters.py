@@ -8,6 +8,7 @@ import torch
 from core.errors import JobFailed, UserError
 from diffusion import lora
 from inference.adapters import AdapterCache, DiskTier
+from inference.slot import read_adapter
 from storage import tables
 
 
@@ -19,11 +20,10 @@ class Reader:
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, path):
+    def __call__(self, path, adapter_id):
         self.reads += 1
         assert self.gate.wait(10)
-        allowed = self.base.family.lora_allowlist(self.base.transformer)
-        return lora.read(path, self.base.transformer, allowed)[0]
+        return read_adapter(self.base, path, adapter_id)
 
 
 @pytest.fixture

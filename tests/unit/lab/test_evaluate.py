@@ -6,7 +6,8 @@ import pytest
 from core.errors import UserError
 from inference.engine import Engine
 from inference.requests import RenderRequest
-from lab.evaluate import TRIGGER_TOKEN, StageClock, evaluate_subject, load_adapter, split_photos
+from inference.slot import read_adapter
+from lab.evaluate import TRIGGER_TOKEN, StageClock, evaluate_subject, split_photos
 from tests.unit.lab.conftest import photo
 
 
@@ -61,7 +62,7 @@ def test_a_foreign_adapter_is_measured_where_one_is_given(evaluation):
 def test_the_adapters_stay_as_files_that_load_again(evaluation, bench):
     path = evaluation[2] / "a" / "seed-1" / "adapter.safetensors"
     kept = evaluation[0].runs[1].fitted.adapter
-    assert load_adapter(bench, path, "again").state.keys() == kept.state.keys()
+    assert read_adapter(bench.base, path, "again").state.keys() == kept.state.keys()
 
 
 def test_held_out_photos_are_not_learned_from(bench):
