@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,9 +16,12 @@ GIB_HEADROOM = 8 * 2**30  # activations of a 1024² step with checkpointing, nex
 
 
 def pick_device(setting: str = "auto") -> torch.device:
-    """``auto`` is the first CUDA GPU, else the CPU. Never call this in a process that forks afterwards: it initialises CUDA."""
+    """``auto`` is this process's CUDA GPU (the first, or its own under ``accelerate launch``), else the CPU.
+
+    Never call this in a process that forks afterwards: it initialises CUDA.
+    """
     if setting == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(setting)
     except RuntimeError as error:

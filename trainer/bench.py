@@ -14,13 +14,13 @@ from metrics.encoders import IdentityEncoder, TextImageEncoder
 from trainer.recipe import Recipe
 
 RENDER_BATCH = 4
+KEPT_BASELINES = 64
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Generated pictures with what scoring needs: identity ``embeds`` [N, D] and ``fidelity`` [N] to their class-word prompts."""
+class Scores:
+    """What judging N pictures gives: identity ``embeds`` [N, D] and ``fidelity`` [N] to their class-word prompts."""
 
-    images: list[Image.Image]
     embeds: torch.Tensor
     fidelity: torch.Tensor
 
@@ -30,17 +30,19 @@ class Bench:
     base: BaseModel
     identity: IdentityEncoder
     text_image: TextImageEncoder
-    baselines: dict[tuple, Pictures] = field(default_factory=dict)
+    baselines: dict[tuple, Scores] = field(default_factory=dict)
 
-    def baseline(self, prompts: Sequence[str], recipe: Recipe, check: Callable[[], None] = lambda: None) -> Pictures:
+    def baseline(self, prompts: Sequence[str], recipe: Recipe, check: Callable[[], None] = lambda: None) -> Scores:
         """What the bare base model makes of the class-word prompts; rendered once for each class word and kept."""
         key = (*prompts, recipe.resolution, recipe.validation_steps, recipe.validation_guidance)
         if key not in self.baselines:
+            while len(self.baselines) >= KEPT_BASELINES:  # class words are free text: the oldest goes
+                del self.baselines[next(iter(self.baselines))]
             self.baselines[key] = self.judge(self.render(prompts, recipe, check), prompts)
         return self.baselines[key]
 
-    def judge(self, images: list[Image.Image], plain_prompts: Sequence[str]) -> Pictures:
-        return Pictures(images, self.identity.embed(images), self.text_image.similarity(images, plain_prompts))
+    def judge(self, images: list[Image.Image], plain_prompts: Sequence[str]) -> Scores:
+        return Scores(self.identity.embed(images), self.text_image.similarity(images, plain_prompts))
 
     def render(self, prompts: Sequence[str], recipe: Recipe, check: Callable[[], None] = lambda: None) -> list[Image.Image]:
         """Picture i with seed i, whatever adapter is on the transformer now. ``check`` runs at every denoising step and may raise."""

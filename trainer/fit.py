@@ -83,6 +83,7 @@ class _Fit:
                     loss = self._step(step)
                     on_step(self.clock.report(step + 1, self.recipe.steps, loss))
                     self._save(step + 1, on_saved)
+            self.accelerator.wait_for_everyone()
         finally:
             self.accelerator.unwrap_model(self.transformer, keep_fp32_wrapper=False)
             self.accelerator.free_memory()
@@ -176,6 +177,7 @@ def open_accelerator(base: BaseModel, recipe: Recipe) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)  # a process-wide singleton: an earlier fit may have had another precision
     accelerator = Accelerator(
         cpu=base.device.type == "cpu",
+        device_placement=False,  # everything is on the base model's device already, which need not be the first
         mixed_precision="bf16" if base.dtype is torch.bfloat16 else "no",
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
     )

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from diffusion import lora
 from metrics.fidelity import kept
 from metrics.identity import leave_one_out, likeness, normalised
 from metrics.leakage import find_leaks
-from trainer.bench import Bench, Pictures
+from trainer.bench import Bench, Scores
 from trainer.captions import SubjectWords
 from trainer.photos import TrainingPhoto
 from trainer.recipe import Recipe
@@ -120,8 +121,8 @@ def select(
     scale = _Scale(likeness(base.embeds, reals.embeds).mean().item(), reals.ceiling, base.fidelity.mean().item())
     candidates = []
     for step, path in sorted(paths.items()):
-        pictures = _render_with(bench, path, words, plain, recipe, check)
-        candidates.append(score(step, path, pictures, reals, scale))
+        images, scores = _render_with(bench, path, words, plain, recipe, check)
+        candidates.append(judge(step, path, images, scores, reals, scale))
         on_candidate(candidates[-1])
     return Selection(choose(candidates), candidates, scale.base, scale.fidelity, scale.real)
 
@@ -137,20 +138,21 @@ class _Scale:
 
 def _render_with(
     bench: Bench, path: Path, words: SubjectWords, plain: Sequence[str], recipe: Recipe, check: Callable[[], None]
-) -> Pictures:
+) -> tuple[list[Image.Image], Scores]:
     transformer = bench.base.transformer
     state, _ = lora.read(path, transformer, bench.base.family.lora_allowlist(transformer))
     try:
         lora.load(transformer, state)
-        return bench.judge(bench.render(prompts_for(words.in_training, len(plain)), recipe, check), plain)
+        images = bench.render(prompts_for(words.in_training, len(plain)), recipe, check)
+        return images, bench.judge(images, plain)
     finally:
         lora.detach(transformer)
 
 
-def score(step: int, path: Path, pictures: Pictures, reals: Reals, scale: _Scale) -> Candidate:
-    leaks = find_leaks(pictures.images, pictures.embeds, [photo.image for photo in reals.photos], reals.embeds)
-    near = likeness(pictures.embeds, reals.embeds)
-    fidelity = pictures.fidelity.mean().item()
+def judge(step: int, path: Path, images: Sequence[Image.Image], scores: Scores, reals: Reals, scale: _Scale) -> Candidate:
+    leaks = find_leaks(images, scores.embeds, [photo.image for photo in reals.photos], reals.embeds)
+    near = likeness(scores.embeds, reals.embeds)
+    fidelity = scores.fidelity.mean().item()
     fidelity_kept = kept(fidelity, scale.fidelity) if scale.fidelity > 0 else 1.0
     each = _above_base(near, scale) * min(1.0, fidelity_kept) * (1 - leaks.rate) ** 2
     return Candidate(

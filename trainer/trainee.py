@@ -14,6 +14,7 @@ from diffusion import lora
 from diffusion.loading import BaseModel
 from trainer.recipe import Recipe
 
+TENSOR, NUMBER = "tensor", "number"
 LARGE_ADAPTER = 20_000_000  # parameters from which 8-bit optimizer state saves memory that matters (150 MB)
 
 
@@ -48,7 +49,7 @@ class Trainee:
         state = {f"weight/{name}": parameter.detach() for name, parameter in self.parameters.items()}
         state |= {f"average/{name}": weight for name, weight in zip(self.parameters, self.average, strict=True)}
         for index, moments in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in moments.items()}
+            state |= {f"optimizer/{index}/{_form(value)}/{key}": torch.as_tensor(value) for key, value in moments.items()}
         return {key: value.to("cpu").contiguous() for key, value in state.items()}
 
     @torch.no_grad()
@@ -57,12 +58,17 @@ class Trainee:
         for average, (name, parameter) in zip(self.average, self.parameters.items(), strict=True):
             parameter.copy_(tensors[f"weight/{name}"])
             average.copy_(tensors[f"average/{name}"])
-        moments: dict[int, dict[str, torch.Tensor]] = {}
+        moments: dict[int, dict[str, Any]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer/"):
-                _, index, moment = key.split("/", 2)
-                moments.setdefault(int(index), {})[moment] = value.clone()
+                _, index, form, moment = key.split("/", 3)
+                moments.setdefault(int(index), {})[moment] = value.item() if form == NUMBER else value.clone()
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+
+
+def _form(value: Any) -> str:
+    """torch keeps its step count in a tensor, bitsandbytes in a number; each wants its own back."""
+    return TENSOR if isinstance(value, torch.Tensor) else NUMBER
 
 
 def lora_spec(base: BaseModel, recipe: Recipe) -> lora.LoraSpec:

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.unit.trainer.fakes import FakeIdentity, photo
-from trainer.bench import Pictures
-from trainer.selection import Candidate, Reals, Selection, _Scale, choose, prompts_for, score, validation_prompts
+from trainer.bench import Scores
+from trainer.selection import Candidate, Reals, Selection, _Scale, choose, judge, prompts_for, validation_prompts
 
 SCALE = _Scale(base=0.2, real=0.8, fidelity=0.3)
 
@@ -36,29 +37,32 @@ def reals(count: int = 4, held_out: int = 2) -> Reals:
     return Reals(photos[:count], embeds[:count], embeds[count:])
 
 
-def pictures(shows: str, fidelity: float, start: int = 20) -> Pictures:
-    images = [photo(n, shows).image for n in range(start, start + 4)]
-    return Pictures(images, FakeIdentity().embed(images), torch.full((4,), fidelity))
+def judged(shows: str, fidelity: float, scale: _Scale = SCALE) -> Candidate:
+    images = [photo(n, shows).image for n in range(20, 24)]
+    return judge_images(images, fidelity, reals(), scale)
+
+
+def judge_images(images: list[Image.Image], fidelity: float, seen: Reals, scale: _Scale = SCALE) -> Candidate:
+    return judge(1, Path("x"), images, Scores(FakeIdentity().embed(images), torch.full((4,), fidelity)), seen, scale)
 
 
 def test_likeness_fidelity_and_leaks_multiply() -> None:
-    own = score(1, Path("x"), pictures("miso", 0.3), reals(), SCALE)
-    stranger = score(1, Path("x"), pictures("rex", 0.3), reals(), SCALE)
-    deaf = score(1, Path("x"), pictures("miso", 0.15), reals(), SCALE)
+    own = judged("miso", 0.3)
+    stranger = judged("rex", 0.3)
+    deaf = judged("miso", 0.15)
     assert own.normalised == 1.0 and stranger.normalised == 0.0
     assert deaf.score == pytest.approx(own.score / 2)
     assert deaf.fidelity_kept == pytest.approx(0.5)
 
 
 def test_prompt_fidelity_above_the_bases_earns_nothing() -> None:
-    plain, better = (score(1, Path("x"), pictures("miso", f), reals(), SCALE).score for f in (0.3, 0.6))
+    plain, better = (judged("miso", f).score for f in (0.3, 0.6))
     assert plain == pytest.approx(better)
 
 
 def test_copies_of_photos_are_worth_nothing() -> None:
     seen = reals()
-    copies = Pictures([p.image for p in seen.photos], seen.embeds, torch.full((4,), 0.3))
-    leaked = score(1, Path("x"), copies, seen, SCALE)
+    leaked = judge_images([p.image for p in seen.photos], 0.3, seen)
     assert leaked.leak_rate == 1.0 and leaked.score == 0.0
 
 
@@ -69,7 +73,7 @@ def test_the_ceiling_is_what_held_out_photos_score_or_each_against_the_rest() ->
 
 
 def test_a_subject_that_the_encoder_cannot_tell_gets_no_normalised_figure() -> None:
-    blind = score(1, Path("x"), pictures("miso", 0.3), reals(), _Scale(base=0.9, real=0.9, fidelity=0.3))
+    blind = judged("miso", 0.3, _Scale(base=0.9, real=0.9, fidelity=0.3))
     assert math.isnan(blind.normalised) and not math.isnan(blind.score)
     scores = Selection(blind, [blind], 0.9, 0.3, 0.9).scores()
     assert scores["likeness"]["normalised"] is None

@@ -1,0 +1,25 @@
+"""Accelerate with several processes, on the CPU: gloo between them in place of NCCL."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from tests.integration.trainer import two_processes
+from tests.tiny import build_tiny_flux
+from trainer.checkpoints import CheckpointFolder
+
+
+def test_two_processes_fit_the_same_adapter_as_one(tmp_path: Path) -> None:
+    """They share each batch; only the order of additions differs."""
+    base = build_tiny_flux(tmp_path / "flux")
+    two_processes.main(base, tmp_path / "one")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", two_processes.__name__]
+    subprocess.run([*command, str(base), str(tmp_path / "two")], check=True, capture_output=True, timeout=120)
+    assert {path.name for path in (tmp_path / "two").glob("process-*")} == {"process-0-of-2", "process-1-of-2"}
+    one, two = (load_file(CheckpointFolder(tmp_path / name, {}).candidates()[4]) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-5)
