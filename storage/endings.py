@@ -17,11 +17,11 @@ GAVE_UP = "This stopped {n} times because of a fault on our side; nothing that y
 RETRY_S, RETRY_SERVICE_S = 2.0, 10.0  # wait before the next attempt, doubled each time: a fault, a server that is down
 
 
-def fail(session: Session, job: Job, held: ColumnElement[bool], type: str, reason: str, metrics: dict[str, Any] | None = None) -> bool:
+def fail(session: Session, job: Job, held: ColumnElement[bool], type: str, reason: str) -> bool:
     """Set the job failed with the reason that the customer reads, and queue the mail. False if the job is no longer ``held``."""
     error = {**(job.error or {}), "type": type, "message": reason}
     values = {"state": JobState.FAILED, "error": error, "completed_at": now(), "lease_until": None}
-    if not _change(session, held, values | ({"metrics": metrics} if metrics else {})):
+    if not _change(session, held, values):
         return False
     if job.kind == JobKind.TRAINING:
         _tell_of_failure(session, job, reason)

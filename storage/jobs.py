@@ -125,20 +125,16 @@ def _work(storage: Storage, lease: Lease, job: Job, work: Callable[[Lease], None
     except LeaseLost:
         return "stepped back"
     except JobCanceled:
-        return _end(storage, lambda session: endings.cancel(session, lease.held()) and "canceled")
+        return _end(storage, lease, lambda session: endings.cancel(session, lease.held()) and "canceled")
     except UserError as error:
-        reason, type_ = str(error), error.type
-        return _end(storage, lambda session: endings.fail(session, job, lease.held(), type_, reason, lease.all_metrics()) and "failed")
+        return _fail(storage, lease, job, error.type, str(error))
     except JobFailed as error:
-        reason = str(error)
-        return _end(
-            storage, lambda session: endings.fail(session, job, lease.held(), "job/failed", reason, lease.all_metrics()) and "failed"
-        )
+        return _fail(storage, lease, job, "job/failed", str(error))
     except Exception as error:
         log.exception("attempt failed")
         return _retry(storage, lease, job, error)
     except BaseException:  # the process is told to stop
-        _end(storage, lambda session: endings.hand_back(session, job, lease.held()) and "requeued")
+        _end(storage, lease, lambda session: endings.hand_back(session, job, lease.held()) and "requeued")
         raise
 
 
@@ -150,9 +146,13 @@ def _after_work(storage: Storage, lease: Lease, job: Job) -> str:
     return state or "stepped back"
 
 
+def _fail(storage: Storage, lease: Lease, job: Job, type: str, reason: str) -> str:
+    return _end(storage, lease, lambda session: endings.fail(session, job, lease.held(), type, reason) and "failed")
+
+
 def _retry(storage: Storage, lease: Lease, job: Job, error: Exception) -> str:
     record, wait_s = endings.attempt_record(job, error), endings.retry_wait_s(job, error)
-    return _end(storage, lambda session: _again(session, job.id, lease.held(), record, wait_s, storage.settings.max_attempts))
+    return _end(storage, lease, lambda session: _again(session, job.id, lease.held(), record, wait_s, storage.settings.max_attempts))
 
 
 def _recover(storage: Storage, job: Job) -> bool:
@@ -173,10 +173,11 @@ def _again(
     return endings.try_again(session, job, held, record, wait_s, max_attempts) if job else None
 
 
-def _end(storage: Storage, ending: Callable[[Session], str | bool | None]) -> str:
-    """If the database is down now, the lease runs out and the scheduler takes the job from there."""
+def _end(storage: Storage, lease: Lease, ending: Callable[[Session], str | bool | None]) -> str:
+    """Keeps what the attempt measured, then ends it. If the database is down, the lease runs out and the scheduler goes on from there."""
     try:
         with storage.db.session() as session:
+            session.execute(update(Job).where(lease.held()).values(metrics=lease.all_metrics()))
             return str(ending(session) or "stepped back")
     except ServiceDown as error:
         log.warning("end not written", error=str(error))

@@ -112,9 +112,14 @@ class S3Store:
 
     def _versions(self, prefix: str) -> Iterator[dict[str, str]]:
         """Every version and delete marker: on a versioned bucket a plain delete only hides. Without versions, ids are ``null``."""
-        for page in self._client.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=prefix):
-            for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
-                yield {"Key": item["Key"], "VersionId": item["VersionId"]}
+        try:
+            for page in self._client.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=prefix):
+                for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
+                    yield {"Key": item["Key"], "VersionId": item["VersionId"]}
+        except ClientError as error:  # stores that keep no versions, such as Garage, may not know the question
+            if error.response.get("Error", {}).get("Code") != "NotImplemented":
+                raise
+            yield from ({"Key": key} for key in self.list(prefix))
 
     def _versions_of(self, key: str) -> Iterator[dict[str, str]]:
         return (one for one in self._versions(key) if one["Key"] == key)

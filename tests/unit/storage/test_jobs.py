@@ -284,6 +284,20 @@ def test_two_schedulers_requeue_once(storage: Storage, world: World, job: Job) -
     assert len((world.job(job).error or {})["attempts"]) == 1
 
 
+def test_the_seconds_of_failed_attempts_count_too(storage: Storage, world: World, job: Job) -> None:
+    def work(lease: Lease) -> None:
+        with lease.stage("fit"):
+            time.sleep(0.1)
+            if lease.attempt == 1:
+                raise RuntimeError
+        succeed(lease)
+
+    jobs.run(storage, job.id, "worker", work)
+    assert world.job(job).metrics["seconds"]["fit"] >= 0.1
+    assert jobs.run(storage, job.id, "worker", work) == "succeeded"
+    assert world.job(job).metrics["seconds"]["fit"] >= 0.2
+
+
 def test_a_job_of_an_account_that_is_going_is_canceled(storage: Storage, world: World, job: Job) -> None:
     with storage.db.session() as session:
         session.get_one(Account, job.account_id).gone = True
