@@ -16,6 +16,7 @@ from diffusers import BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizatio
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from core.errors import UserError
 from core.logs import get_logger
@@ -130,8 +131,9 @@ def transformer_bytes(folder: Path) -> int:
 
 
 def _load_parts(folder: Path, precision: Precision) -> dict[str, Any]:
-    diffusers_logging.disable_progress_bar()
-    diffusers_logging.set_verbosity_error()  # its warnings quote the customers' prompts
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()  # their warnings quote the customers' prompts
     try:
         pipeline = DiffusionPipeline.from_pretrained(
             folder, dtype=precision.dtype, use_safetensors=True, quantization_config=_quantisation(precision)

@@ -67,6 +67,7 @@ def _common() -> dict[str, Any]:
         "worker_enable_remote_control": False,
         "worker_send_task_events": False,
         "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,  # our logs go to stdout, which Celery would swallow in its children
     }
 
 
