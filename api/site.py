@@ -47,13 +47,18 @@ def site_facts(settings: Settings) -> Site:
 
 
 def base_card(path: str) -> BaseCard:
-    """From the folder's own ``card.json``, else from what is known of a hub id, else from the licence that the folder's README names."""
-    own = Path(path) / "card.json"
-    if own.is_file():
-        given = json.loads(own.read_text(encoding="utf-8"))
-        return BaseCard(**{key: given[key] for key in BaseCard.__dataclass_fields__ if key in given})
+    """From the folder's own ``likeness.json``, else what is known of a hub id, else the licence that the folder's README names."""
+    own = Path(path) / "likeness.json"
+    facts = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else {}
+    if "licence" in facts:
+        title = facts.get("title") or Path(path).name
+        return BaseCard(title, facts["licence"], _text(facts.get("notes", "")), facts.get("url", ""), facts.get("commercial"))
     known = _known_bases().get(path.lower())
     return known or BaseCard(title=Path(path).name, licence=_licence_in_readme(Path(path) / "README.md"))
+
+
+def _text(notes: str | list[str]) -> str:
+    return notes if isinstance(notes, str) else " ".join(notes)
 
 
 @cache

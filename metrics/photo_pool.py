@@ -46,7 +46,7 @@ class PhotoPool:
         """The clean photo and its report. Raises :class:`PhotoRefused`, also where the child died or took too long."""
         child = self._idle.get()
         try:
-            child = child or self._start()
+            child = child if child and child.alive else self._start()
             return child.check(data, kind, limits)
         except _ChildDied as died:
             self._bury(child)
@@ -107,6 +107,10 @@ class _Child:
     def _stop(self, timed_out: threading.Event) -> None:
         timed_out.set()
         self._process.kill()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     def kill(self) -> None:
         self._process.kill()

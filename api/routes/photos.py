@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile as FormFile
 
@@ -63,9 +64,16 @@ async def add_photos(subject_id: str, request: Request, state: Shared, caller: S
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         outcomes = await take_form(state, subject, request)
     else:
-        upload_ids = Finished.model_validate_json(await request.body() or b"{}").upload_ids
+        upload_ids = _finished(await request.body())
         outcomes = [await run_in_threadpool(intake.take_upload, state, caller.account_id, subject, one) for one in upload_ids]
     return await run_in_threadpool(answer, state, subject, outcomes)
+
+
+def _finished(body: bytes) -> list[str]:
+    try:
+        return Finished.model_validate_json(body).upload_ids
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from None
 
 
 async def take_form(state: State, subject: Subject, request: Request) -> list[intake.Outcome]:

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+
+from mail.post import Post
+from storage.receipts import public_key, verify
+from storage.remains import scan
+from storage.wiring import Storage
+from tests.unit.api.site import Customer
+
+
+def test_the_export_holds_rows_and_files(customer: Customer) -> None:
+    customer.photographed(2)
+    answer = customer.client.get("/v1/account/export")
+    assert answer.headers["content-type"] == "application/zip"
+    archive = zipfile.ZipFile(io.BytesIO(answer.content))
+    data = json.loads(archive.read("data.json"))
+    assert len(data["photos"]) == 2
+    assert "I have the right to use these photos" in data["consents"][0]["text"]
+    assert len([name for name in archive.namelist() if name.endswith(".jpg")]) == 2
+
+
+def test_no_copy_of_an_export_stays_behind(customer: Customer, storage: Storage) -> None:
+    customer.client.get("/v1/account/export")
+    assert not list((storage.settings.var_dir / "exports").iterdir())
+
+
+def test_erasing_the_account_leaves_nothing_but_a_signed_receipt(customer: Customer, storage: Storage) -> None:
+    account = customer.client.get("/v1/account").json()
+    customer.photographed(10)
+    customer.api_key()
+    receipt = customer.client.delete("/v1/account").json()
+    assert (receipt["scope"], receipt["rows"]["photos"], receipt["objects"]) == ("account", 10, 20)
+    assert customer.client.get("/v1/account").status_code == 401
+    assert scan(storage, account["id"], account["email"], Post(storage.settings)) == []
+    signature = receipt.pop("signature")
+    assert verify(receipt, signature, public_key(storage.settings))
+    assert customer.client.get(f"/v1/receipts/{receipt['id']}").json()["signature"] == signature
+
+
+def test_a_page_with_the_receipt(customer: Customer) -> None:
+    subject = customer.photographed(1)
+    erased = customer.client.post(f"/subjects/{subject}/erase")
+    page = customer.client.get(erased.headers["location"])
+    assert page.status_code == 200
+    assert "The subject is erased" in page.text
+
+
+def test_the_account_is_not_erased_by_an_unticked_box(customer: Customer) -> None:
+    assert customer.client.post("/account/erase", data={}).status_code == 422
+    erased = customer.client.post("/account/erase", data={"sure": "yes"})
+    assert erased.status_code == 303
+    assert "Everything is erased" in customer.client.get(erased.headers["location"]).text
+    assert customer.client.get("/v1/account").status_code == 401
+
+
+def test_a_new_key_is_on_the_page_once(customer: Customer) -> None:
+    page = customer.client.post("/account/keys", data={"name": "laptop"})
+    assert "lk_" in page.text.split('id="new-key"')[1]
+    assert 'id="new-key"' not in customer.client.get("/account").text

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import pytest
+from fastapi.testclient import TestClient
+
+from core.words import JobState
+from storage import adapters, keys, portraits, trainings
+from storage.tables import Adapter, PortraitImage, now
+from storage.wiring import Storage
+from tests.unit.api.conftest import sign_in
+from tests.unit.api.site import SITE, Customer, encoded, picture
+
+
+@pytest.fixture
+def adapter(customer: Customer, storage: Storage) -> str:
+    """As a trainer leaves it: weights in the store, a row, a training that succeeded."""
+    training = customer.client.post("/v1/trainings", json={"subject_id": customer.photographed(10)}).json()
+    account, adapter_id = account_of(customer), adapters.new_adapter_id()
+    storage.objects.put(keys.adapter_weights(account, adapter_id), b"weights")
+    with storage.db.session() as session:
+        row, job = trainings.get(session, account, training["id"])
+        job.state, job.started_at, job.completed_at = JobState.SUCCEEDED, now(), now()
+        about = {"rank": 32, "alpha": 32.0, "trigger_token": row.trigger_token, "class_word": "cat", "card": {"steps": 30}}
+        files = {"object_key": keys.adapter_weights(account, adapter_id), "sha256": "0" * 64, "size_bytes": 7}
+        owner = {"account_id": account, "subject_id": row.subject_id, "training_id": row.id, "base_model": "miniature"}
+        adapters.add(session, Adapter(id=adapter_id, **about, **files, **owner))
+    return adapter_id
+
+
+def rendered(customer: Customer, storage: Storage, portrait: dict) -> None:
+    """As a render worker leaves it."""
+    account = account_of(customer)
+    key = keys.portrait_image(account, portrait["id"], 0)
+    storage.objects.put(key, encoded(picture(1), "PNG"), "image/png")
+    with storage.db.session() as session:
+        row, job = portraits.get(session, account, portrait["id"])
+        image = PortraitImage(
+            account_id=account, portrait_id=row.id, n=0, seed=row.seed, object_key=key, sha256="0" * 64, width=320, height=320
+        )
+        image.likeness = 0.83
+        portraits.add_image(session, image)
+        job.state, job.started_at, job.completed_at = JobState.SUCCEEDED, now(), now()
+
+
+def account_of(customer: Customer) -> str:
+    return str(customer.client.get("/v1/account").json()["id"])
+
+
+def test_a_style_brings_its_recipe_and_the_trigger_token(customer: Customer, adapter: str) -> None:
+    answer = customer.client.post("/v1/portraits", json={"adapter_id": adapter, "style": "oil-painting", "count": 2, "seed": 5})
+    assert answer.status_code == 201, answer.text
+    portrait = answer.json()
+    trigger = customer.client.get(f"/v1/adapters/{adapter}").json()["trigger_token"]
+    assert f"{trigger} cat" in portrait["prompt"]
+    assert (portrait["status"], portrait["seed"], portrait["count"], portrait["images"]) == ("starting", 5, 2, [])
+
+
+def test_a_prompt_and_its_own_numbers(customer: Customer, adapter: str) -> None:
+    body = {"adapter_id": adapter, "prompt": "on a sofa", "lora_scale": 0.8, "guidance_scale": 2.5, "num_inference_steps": 12}
+    params = customer.client.post("/v1/portraits", json=body).json()["params"]
+    assert {name: params[name] for name in ("lora_scale", "guidance_scale", "num_inference_steps")} == {
+        "lora_scale": 0.8,
+        "guidance_scale": 2.5,
+        "num_inference_steps": 12,
+    }
+
+
+def test_the_bare_base_model_needs_no_adapter(customer: Customer) -> None:
+    answer = customer.client.post("/v1/portraits", json={"style": "oil-painting", "class_word": "cat"})
+    assert answer.status_code == 201
+    assert answer.json()["adapter_id"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "type_"),
+    [
+        ({}, "portrait/style-or-prompt"),
+        ({"style": "oil-painting", "prompt": "x"}, "portrait/style-or-prompt"),
+        ({"style": "oil-painting", "count": 9}, "portrait/count"),
+        ({"style": "oil-painting", "count": 0}, "portrait/count"),
+        ({"style": "no-such"}, "not-found"),
+        ({"style": "oil-painting", "adapter_id": "ada_x"}, "not-found"),
+        ({"style": "oil-painting", "lora_scale": 3}, "request/invalid"),
+    ],
+)
+def test_what_cannot_be_made_says_why(customer: Customer, body: dict, type_: str) -> None:
+    assert customer.client.post("/v1/portraits", json=body).json()["type"] == f"urn:likeness:{type_}"
+
+
+def test_pictures_come_with_links_and_their_likeness(customer: Customer, adapter: str, storage: Storage) -> None:
+    portrait = customer.client.post("/v1/portraits", json={"adapter_id": adapter, "style": "oil-painting"}).json()
+    rendered(customer, storage, portrait)
+    (image,) = customer.client.get(portrait["urls"]["get"]).json()["images"]
+    assert image["likeness"] == 0.83
+    picture_, download = customer.client.get(image["urls"]["picture"]), customer.client.get(image["urls"]["download"])
+    assert (picture_.status_code, picture_.headers["content-type"]) == (200, "image/png")
+    assert "attachment" in download.headers["content-disposition"]
+
+
+def test_the_adapter_is_downloaded_by_a_link_that_expires(customer: Customer, adapter: str) -> None:
+    answer = customer.client.get(f"/v1/adapters/{adapter}/download")
+    assert answer.status_code == 303
+    file = customer.client.get(answer.headers["location"])
+    assert file.content == b"weights"
+    assert ".safetensors" in file.headers["content-disposition"]
+
+
+def test_styles_are_listed_as_data(client: TestClient) -> None:
+    styles = client.get("/v1/styles").json()["items"]
+    assert len(styles) >= 8
+    assert all("{subject}" in style["prompt"] for style in styles)
+
+
+def test_nothing_of_another_account_is_found(customer: Customer, adapter: str, storage: Storage) -> None:
+    portrait = customer.client.post("/v1/portraits", json={"adapter_id": adapter, "style": "oil-painting"}).json()
+    leo = sign_in(TestClient(customer.client.app, base_url=SITE, headers={"Origin": SITE}), storage, "leo@example.com").client
+    for answer in (
+        leo.get(f"/v1/adapters/{adapter}"),
+        leo.get(f"/v1/adapters/{adapter}/download"),
+        leo.delete(f"/v1/adapters/{adapter}"),
+        leo.get(portrait["urls"]["get"]),
+        leo.get(portrait["urls"]["events"]),
+        leo.post(portrait["urls"]["cancel"]),
+        leo.delete(portrait["urls"]["get"]),
+        leo.post("/v1/portraits", json={"adapter_id": adapter, "style": "oil-painting"}),
+        leo.get(f"/portraits/{portrait['id']}/card"),
+    ):
+        assert answer.status_code == 404, answer.url
+    assert leo.get("/v1/adapters").json()["items"] == leo.get("/v1/portraits").json()["items"] == []
+
+
+def test_erasing_an_adapter_takes_its_portraits_along(customer: Customer, adapter: str, storage: Storage) -> None:
+    portrait = customer.client.post("/v1/portraits", json={"adapter_id": adapter, "style": "oil-painting"}).json()
+    rendered(customer, storage, portrait)
+    receipt = customer.client.delete(f"/v1/adapters/{adapter}").json()
+    assert (receipt["scope"], receipt["rows"]["portraits"]) == ("adapter", 1)
+    assert receipt["signature"]
+    assert customer.client.get(portrait["urls"]["get"]).status_code == 404
+
+
+def test_the_gallery_shows_pictures_and_takes_orders(customer: Customer, adapter: str, storage: Storage) -> None:
+    subject = customer.client.get(f"/v1/adapters/{adapter}").json()["subject_id"]
+    form = {"adapter_id": adapter, "style": "oil-painting", "count": "1", "seed": ""}
+    ordered = customer.client.post(f"/subjects/{subject}/portraits", data=form)
+    assert ordered.status_code == 303
+    portrait = customer.client.get("/v1/portraits").json()["items"][0]
+    rendered(customer, storage, portrait)
+    page = customer.client.get(ordered.headers["location"]).text
+    assert "Likeness 83 %" in page
+    assert "AI-made" in page
+    assert customer.client.get(f"/portraits/{portrait['id']}/card").status_code == 200
+
+
+def test_a_bad_order_is_explained_on_the_page(customer: Customer, adapter: str) -> None:
+    subject = customer.client.get(f"/v1/adapters/{adapter}").json()["subject_id"]
+    for form in ({"style": "", "prompt": ""}, {"style": "oil-painting", "seed": "abc"}):
+        page = customer.client.post(f"/subjects/{subject}/portraits", data={"adapter_id": adapter, **form})
+        assert page.status_code == 422
+        assert 'role="alert"' in page.text
