@@ -53,7 +53,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    return f"{count / 2**20:.1f} MB" if count >= 2**20 else f"{max(1, count // 1024)} KB"
+    return f"{count / 2**20:.1f}".removesuffix(".0") + " MB" if count >= 2**20 else f"{max(1, count // 1024)} KB"
 
 
 def percent(share: float) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from api.events import Broadcaster
@@ -23,6 +24,7 @@ class State:
     broadcaster: Broadcaster
     site: Site
     post: Post
+    photo_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))  # a crowd of uploads leaves threads to the others
 
 
 def state_of(request: Request) -> State:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
@@ -65,7 +68,7 @@ async def add_photos(subject_id: str, request: Request, state: Shared, caller: S
         outcomes = await take_form(state, subject, request)
     else:
         upload_ids = _finished(await request.body())
-        outcomes = [await run_in_threadpool(intake.take_upload, state, caller.account_id, subject, one) for one in upload_ids]
+        outcomes = [await _in_photo_thread(state, intake.take_upload, state, caller.account_id, subject, one) for one in upload_ids]
     return await run_in_threadpool(answer, state, subject, outcomes)
 
 
@@ -85,7 +88,11 @@ async def take_form(state: State, subject: Subject, request: Request) -> list[in
 
 async def _take(state: State, subject: Subject, file: FormFile) -> intake.Outcome:
     data = await file.read(state.settings.max_photo_bytes + 1)
-    return await run_in_threadpool(intake.take_file, state, subject, file.filename or "photo", data)
+    return await _in_photo_thread(state, intake.take_file, state, subject, file.filename or "photo", data)
+
+
+async def _in_photo_thread(state: State, work: Callable[..., intake.Outcome], *args: Any) -> intake.Outcome:
+    return await to_thread.run_sync(partial(work, *args), limiter=state.photo_threads)
 
 
 def own_subject(state: State, caller: Caller, subject_id: str) -> Subject:
