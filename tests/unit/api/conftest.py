@@ -11,7 +11,6 @@ from sqlalchemy import select
 
 from api.app import create_app
 from core.settings import Settings
-from storage import migrations
 from storage.tables import Mail
 from storage.wiring import Storage, open_storage
 from tests.unit.api.site import SITE, Customer
@@ -24,8 +23,8 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def storage(settings: Settings) -> Iterator[Storage]:
-    migrations.upgrade(settings.database)
     opened = open_storage(settings)
+    opened.db.create_all()
     yield opened
     opened.db.close()
 
