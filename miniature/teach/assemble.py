@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,6 +15,29 @@ from miniature.teach.encoders import MEAN, STD
 from miniature.teach.flow import Flux
 
 SHARD = "15MB"
+
+
+@dataclass
+class Taught:
+    vae: AutoencoderKL
+    clip: CLIPModel
+    dino: Dinov2Model
+    clip_tokenizer: CLIPTokenizer
+    t5_tokenizer: T5Tokenizer
+    flux: Flux | None = None
+
+
+def read(folder: Path, device: str) -> Taught:
+    """What an earlier run wrote; the flow goes on from the weights before distillation."""
+    pipe = FluxPipeline.from_pretrained(folder / "undistilled", torch_dtype=torch.float32)
+    return Taught(
+        vae=pipe.vae.to(device).eval().requires_grad_(False),
+        clip=CLIPModel.from_pretrained(folder / "clip", torch_dtype=torch.float32).to(device).eval().requires_grad_(False),
+        dino=Dinov2Model.from_pretrained(folder / "dino", torch_dtype=torch.float32).to(device).eval(),
+        clip_tokenizer=pipe.tokenizer,
+        t5_tokenizer=pipe.tokenizer_2,
+        flux=Flux(pipe.text_encoder_2, pipe.transformer).to(device).train().requires_grad_(True),
+    )
 
 
 def pipeline(flux: Flux, vae: AutoencoderKL, clip: CLIPModel, clip_tokenizer: CLIPTokenizer, t5_tokenizer: T5Tokenizer) -> FluxPipeline:

@@ -12,7 +12,7 @@ from miniature import world
 
 BASE_SEED = 0  # identities that the transformer sees
 ENCODER_SEED = 500_000  # identities that the two judges see: disjoint, so that they judge what they were not taught
-BATCH = 128
+BATCH = 384
 CONSONANTS, VOWELS = "bdfghjklmnprstvwxz", "aeiou"
 
 

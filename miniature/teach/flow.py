@@ -16,7 +16,8 @@ from miniature.teach.training import Average, Clock, Guarded
 
 SIDE = shapes.RESOLUTION // 16  # packed tokens a side
 DROP_CAPTION = 0.1
-REFERENCE_SHARE = 4  # every fourth step shows a clean reference
+REFERENCE_EVERY = 2  # every second step shows a clean reference
+COPY_UNTIL = 0.3  # share of the stage in which some references are the target itself, so that looking at them is learned at all
 MAX_GUIDANCE = 6.0
 
 
@@ -90,7 +91,8 @@ def pack(latents: Tensor) -> Tensor:
     return latents.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, (h // 2) * (w // 2), c * 4)
 
 
-def draw_batch(lessons: Lessons, size: int, with_reference: bool) -> Batch:
+def draw_batch(lessons: Lessons, size: int, with_reference: bool, copies: float = 0.0) -> Batch:
+    """``copies``: share of the references that are the target itself."""
     device, n, wordings = lessons.latents.device, len(lessons.latents), lessons.words.shape[1]
     rows = torch.randint(n, (size,), device=device)
     wording = torch.randint(wordings, (size,), device=device)
@@ -99,7 +101,8 @@ def draw_batch(lessons: Lessons, size: int, with_reference: bool) -> Batch:
     pooled = torch.where(drop[:, None], lessons.empty_pooled, lessons.pooled[rows, wording])
     reference = None
     if with_reference:
-        reference = pack(lessons.latents[reference_rows(rows, lessons.scenes_each)].float())
+        others = torch.where(torch.rand(size, device=device) < copies, rows, reference_rows(rows, lessons.scenes_each))
+        reference = pack(lessons.latents[others].float())
     return Batch(pack(lessons.latents[rows].float()), words, pooled.float(), reference)
 
 
@@ -112,9 +115,9 @@ def reference_rows(rows: Tensor, scenes_each: int) -> Tensor:
     return first + torch.where(torch.rand(rows.shape, device=rows.device) < 0.75, photo, other)
 
 
-def sample_sigma(size: int, device: torch.device) -> Tensor:
-    """Logit-normal (Esser et al. 2024) shifted as the scheduler shifts 256 image tokens (mu = 0.5)."""
-    shift = math.exp(0.5)
+def sample_sigma(size: int, device: torch.device, mu: float = 0.5) -> Tensor:
+    """Logit-normal (Esser et al. 2024), shifted; mu = 0.5 is the scheduler's shift for 256 image tokens."""
+    shift = math.exp(mu)
     sigma = torch.sigmoid(torch.randn(size, device=device))
     return shift * sigma / (1 + (shift - 1) * sigma)
 
@@ -122,7 +125,7 @@ def sample_sigma(size: int, device: torch.device) -> Tensor:
 def noised(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """x_σ = (1-σ) x + σ ε, its σ, and the velocity ε - x."""
     noise = torch.randn_like(batch.packed)
-    sigma = sample_sigma(len(noise), noise.device)
+    sigma = sample_sigma(len(noise), noise.device, mu=0.5 if batch.reference is None else 1.15)  # who it is shows in the noisy half
     mixed = torch.lerp(batch.packed, noise, sigma[:, None, None])
     return mixed, sigma, noise - batch.packed
 
@@ -132,22 +135,21 @@ def teach_flow(
     lessons: Lessons,
     minutes: float,
     batch: int = 384,
-    peak: float = 1e-3,
+    peak: float = 1.2e-3,
     compiled: bool = True,
     max_steps: int | None = None,
-    first_average: Average | None = None,
 ) -> Average:
     """Returns the averaged weights; ``flux`` holds the raw ones. Resumes where ``flux`` stands."""
     device = lessons.latents.device
     if compiled:
         flux.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
     guarded = Guarded(flux.parameters(), peak=peak, warmup=400, weight_decay=0.01)
-    average = first_average or Average(flux.parameters(), 0.9995)
+    average = Average(flux.parameters(), 0.9995)
     clock = Clock(minutes, max_steps)
     while clock.running():
-        with_reference = clock.step % REFERENCE_SHARE == 0
+        with_reference = clock.step % REFERENCE_EVERY == 0
         size = batch // 2 if with_reference else batch
-        lesson = draw_batch(lessons, size, with_reference)
+        lesson = draw_batch(lessons, size, with_reference, copies=0.5 * max(0.0, 1 - clock.progress / COPY_UNTIL))
         mixed, sigma, velocity = noised(lesson)
         with torch.autocast(device.type, torch.bfloat16):
             guess = flux(mixed, sigma, lesson.words, lesson.pooled, torch.ones(size, device=device), lesson.reference)
@@ -171,7 +173,7 @@ def distil_guidance(
     average = Average(flux.parameters(), 0.999)
     clock = Clock(minutes, max_steps)
     while clock.running():
-        with_reference = clock.step % REFERENCE_SHARE == 0
+        with_reference = clock.step % REFERENCE_EVERY == 0
         size = batch // 2 if with_reference else batch
         lesson = draw_batch(lessons, size, with_reference)
         mixed, sigma, _ = noised(lesson)

@@ -12,9 +12,11 @@ from miniature.teach.training import Average, Clock, Guarded, as_pixels
 
 KL_WEIGHT = 3e-5
 EDGE_WEIGHT = 1.0
+CROP = 128  # pixels: four times the steps; whole pictures for the last part, so that the middle attention sees them too
+WHOLE_FROM = 0.85
 
 
-def teach_vae(pictures: Tensor, minutes: float, batch: int = 48, max_steps: int | None = None) -> AutoencoderKL:
+def teach_vae(pictures: Tensor, minutes: float, batch: int = 64, max_steps: int | None = None) -> AutoencoderKL:
     """Learn from uint8 pictures [N,3,256,256]. Absolute error on pixels and on their differences at three scales, plus a small KL."""
     device = pictures.device
     model = shapes.vae().to(device, memory_format=torch.channels_last)
@@ -23,7 +25,7 @@ def teach_vae(pictures: Tensor, minutes: float, batch: int = 48, max_steps: int 
     clock = Clock(minutes, max_steps)
     while clock.running():
         rows = torch.randint(len(pictures), (batch,), device=device)
-        pixels = as_pixels(pictures[rows]).contiguous(memory_format=torch.channels_last)
+        pixels = as_pixels(crop(pictures, rows, clock.progress)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):
             posterior = model.encode(pixels).latent_dist
             decoded = model.decode(posterior.sample()).sample
@@ -36,6 +38,14 @@ def teach_vae(pictures: Tensor, minutes: float, batch: int = 48, max_steps: int 
             print(f"  vae {clock.step}: error {error.item():.4f} kl {kl.item():.2f} {clock.progress:.0%}", flush=True)
     average.copy_to(model.parameters())
     return model.eval().requires_grad_(False)
+
+
+def crop(pictures: Tensor, rows: Tensor, progress: float) -> Tensor:
+    """One window for the whole batch; a quarter of the batch, whole, towards the end."""
+    if progress > WHOLE_FROM:
+        return pictures[rows[: len(rows) // 4]]
+    y, x = (int(v) for v in torch.randint(pictures.shape[-1] - CROP + 1, (2,)))
+    return pictures[rows, :, y : y + CROP, x : x + CROP]
 
 
 def reconstruction_error(decoded: Tensor, pixels: Tensor) -> Tensor:
