@@ -61,6 +61,11 @@ class TextImageEncoder:
         """N texts → float32 unit vectors [N, D] on the CPU; longer texts are cut to what the encoder takes (77 tokens for CLIP)."""
         return self._in_batches(texts, self._text_batch)
 
+    @property
+    def temperature(self) -> float:
+        """The scale that this encoder was taught with: a softmax of similarities times it is a probability over texts."""
+        return float(self.model.logit_scale.exp())
+
     def similarity(self, images: Sequence[Image.Image], texts: Sequence[str]) -> torch.Tensor:
         """Cosine of picture i and text i: [N] in [-1, 1]."""
         return (self.embed_images(images) * self.embed_texts(texts)).sum(-1)

@@ -19,10 +19,11 @@ from metrics.encoders import TextImageEncoder
 from trainer.photos import TrainingPhoto
 
 VOCABULARY_FILE = Path(__file__).with_name("scene_words.toml")
-TEMPERATURE = 100.0  # CLIP's logit scale (Radford et al. 2021, section 2.5)
-SURE = 0.5  # probability of a tag within its group from which it is written
-DEFAULT_STYLE = "a photo"
+SURE = 0.6  # probability of a tag within its group from which it is written
 UNSAID = ""  # the tag that stands for saying nothing
+WITH = "with "  # phrases that belong to the subject and not to the scene
+WRITTEN_ORDER = ("accessory", "framing", "background", "light")
+CONTEXT = ("framing",)  # what later groups are sought with: more would mean a text for every photo
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,9 @@ class SubjectWords:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """``groups``: group → tag → phrases for the same thing. ``order``: groups as they follow one another in a caption."""
+    """``groups``: group → tag → phrases for the same thing, in the order in which groups are sought."""
 
     groups: Mapping[str, Mapping[str, Sequence[str]]]
-    order: Sequence[str]
 
     def phrases(self, group: str) -> list[tuple[str, str]]:
         """(tag, phrase) of a group, flattened."""
@@ -52,9 +52,8 @@ class Vocabulary:
 @cache
 def load_vocabulary(path: Path = VOCABULARY_FILE) -> Vocabulary:
     data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    order, colours = data.pop("order"), data.pop("colours")
-    groups = {group: _coloured(tags, colours) for group, tags in data.items()}
-    return Vocabulary(groups, order)
+    colours = data.pop("colours")
+    return Vocabulary({group: _coloured(tags, colours) for group, tags in data.items()})
 
 
 def _coloured(tags: Mapping[str, Sequence[str]], colours: Sequence[str]) -> dict[str, list[str]]:
@@ -65,61 +64,62 @@ def _coloured(tags: Mapping[str, Sequence[str]], colours: Sequence[str]) -> dict
             result[tag] = list(phrases)
             continue
         for colour in colours:
-            result[f"{colour} {tag}"] = [phrase.replace("{colour}", colour) for phrase in phrases]
+            result[f"{colour} {tag}"] = [phrase.replace("{colour}", colour).replace("a orange", "an orange") for phrase in phrases]
     return result
 
 
-def caption_photos(
-    photos: Sequence[TrainingPhoto], words: SubjectWords, encoder: TextImageEncoder, vocabulary: Vocabulary | None = None
-) -> list[str]:
-    """One caption a photo, such as ``a photo of zokzex cat, head and shoulders, in a park with trees``.
+def caption_photos(photos: Sequence[TrainingPhoto], words: SubjectWords, encoder: TextImageEncoder) -> list[str]:
+    """One caption a photo, such as ``a photo of zokzex cat with a red scarf, head and shoulders, in a park with trees``.
 
     A customer's own description stands in place of the tags.
     """
-    tags = _tag([photo for photo in photos if not photo.description], words.class_word, encoder, vocabulary or load_vocabulary())
-    return [_caption(words, photo.description, tags.get(photo.key, {})) for photo in photos]
+    plain = [photo for photo in photos if not photo.description]
+    tags = dict(zip((photo.key for photo in plain), _tag(plain, words.class_word, encoder), strict=True))
+    return [_described(words, photo.description) or sentence(words.in_training, tags.get(photo.key, {})) for photo in photos]
 
 
-def _tag(photos: Sequence[TrainingPhoto], class_word: str, encoder: TextImageEncoder, vocabulary: Vocabulary) -> dict[str, dict[str, str]]:
-    """Photo key → group → the phrase to write."""
+def sentence(subject: str, phrases: Mapping[str, str]) -> str:
+    """The trigger token and class word are always there, exactly once, at the beginning."""
+    told = [phrases[group] for group in WRITTEN_ORDER if phrases.get(group)]
+    worn = [phrase for phrase in told if phrase.startswith(WITH)]
+    return ", ".join([" ".join(["a photo of", subject, *worn]), *(phrase for phrase in told if phrase not in worn)])
+
+
+def _described(words: SubjectWords, description: str) -> str:
+    own = " ".join(description.replace(words.trigger_token, "").split()).strip(" ,.")
+    return f"a photo of {words.in_training}, {own}" if own else ""
+
+
+def _tag(photos: Sequence[TrainingPhoto], class_word: str, encoder: TextImageEncoder) -> list[dict[str, str]]:
+    """For each photo: group → the phrase to write."""
     if not photos:
-        return {}
+        return []
     embeds = encoder.embed_images([photo.image for photo in photos])
-    found: dict[str, dict[str, str]] = {photo.key: {} for photo in photos}
-    for group in ("style", *vocabulary.order):
-        for photo, phrase in zip(photos, zero_shot(embeds, vocabulary, group, class_word, encoder), strict=True):
-            if phrase:
-                found[photo.key][group] = phrase
+    found: list[dict[str, str]] = [{} for _ in photos]
+    for group in load_vocabulary().groups:
+        contexts = [tuple((name, known[name]) for name in CONTEXT if name in known) for known in found]
+        for context in set(contexts):
+            rows = [i for i, own in enumerate(contexts) if own == context]
+            for row, phrase in zip(rows, zero_shot(embeds[rows], group, class_word, encoder, dict(context)), strict=True):
+                found[row] |= {group: phrase} if phrase else {}
     return found
 
 
-def zero_shot(images: torch.Tensor, vocabulary: Vocabulary, group: str, class_word: str, encoder: TextImageEncoder) -> list[str]:
+def zero_shot(
+    images: torch.Tensor, group: str, class_word: str, encoder: TextImageEncoder, context: Mapping[str, str] | None = None
+) -> list[str]:
     """For each picture [N, D] the phrase of the group's tag that fits, or "" where none is sure.
 
-    A tag scores as its best phrase; the softmax over tags, and over saying nothing, at CLIP's temperature must give it at least 0.5.
+    A tag scores as its best phrase within the sentence that is known so far; the softmax over tags, and over saying nothing, at the
+    temperature that the encoder was taught with must give it at least 0.6.
     """
+    vocabulary = load_vocabulary()
     entries = [*vocabulary.phrases(group), (UNSAID, "")]
-    similarity = images @ encoder.embed_texts([_sentence(group, phrase, class_word) for _, phrase in entries]).T
+    texts = [sentence(f"a {class_word}", {**(context or {}), group: phrase}) for _, phrase in entries]
+    similarity = images @ encoder.embed_texts(texts).T
     tags = list(dict.fromkeys(tag for tag, _ in entries))
     columns = [[i for i, (tag, _) in enumerate(entries) if tag == name] for name in tags]
     scores = torch.stack([similarity[:, column].max(1).values for column in columns], 1)
-    probability, best = (scores * TEMPERATURE).softmax(1).max(1)
+    probability, best = (scores * encoder.temperature).softmax(1).max(1)
     written = [vocabulary.groups[group][tag][0] if tag != UNSAID else "" for tag in tags]
     return [written[i] if p >= SURE else "" for p, i in zip(probability.tolist(), best.tolist(), strict=True)]
-
-
-def _sentence(group: str, phrase: str, class_word: str) -> str:
-    if not phrase:
-        return f"{DEFAULT_STYLE} of a {class_word}"
-    if group == "style":
-        return f"{phrase} of a {class_word}"
-    if phrase.startswith("with "):
-        return f"a photo of a {class_word} {phrase}"
-    return f"a photo of a {class_word}, {phrase}"
-
-
-def _caption(words: SubjectWords, description: str, phrases: Mapping[str, str]) -> str:
-    """The trigger token and class word are always there, exactly once, right after the style."""
-    own = description.replace(words.trigger_token, "").strip(" ,.")
-    scene = [own] if own else [phrases[group] for group in load_vocabulary().order if group in phrases]
-    return ", ".join([f"{phrases.get('style', DEFAULT_STYLE)} of {words.in_training}", *scene])

@@ -19,6 +19,7 @@ from trainer.photos import TrainingPhoto
 
 OUTLIER_DEVIATIONS = 3.5  # robust z-score above which a value is an outlier (Iglewicz & Hoaglin 1993)
 OUTLIER_DROP = 0.15  # and at least so far below the set's median similarity: a tight set has tiny deviations
+STRANGER = 0.5  # of the set's median similarity: below that the photo is left out, an outlier above it is only pointed out
 TWIN_COSINE = 0.97  # hashes alone recall few near-duplicates: a looser hash counts where the encoder agrees
 TWIN_BITS = 12
 
@@ -44,38 +45,44 @@ class Curated:
 
 
 def curate(photos: Sequence[TrainingPhoto], encoder: IdentityEncoder, min_photos: int) -> Curated:
-    """Drops photos of somebody else, and near-duplicates as far as ``min_photos`` remain.
-
-    :class:`core.errors.JobFailed` with every dropped photo's name and reason if fewer than ``min_photos`` are left.
-    """
+    """Drops photos of somebody else, and near-duplicates as far as ``min_photos`` remain. See :func:`require`."""
     photos = _distinct(photos)
     embeds = encoder.embed([photo.image for photo in photos])
-    strangers = {photos[i].key: WRONG_SUBJECT for i in outliers(embeds)}
-    rest = [i for i, photo in enumerate(photos) if photo.key not in strangers]
+    strangers = {photos[i].key: WRONG_SUBJECT if far else ODD_ONE for i, far in outliers(embeds).items()}
+    rest = [i for i, photo in enumerate(photos) if strangers.get(photo.key) != WRONG_SUBJECT]
     twins = {photos[i].key: _twin_of(photos[other]) for i, other in near_duplicates(photos, embeds, rest).items()}
     spare = max(0, len(rest) - min_photos)
-    dropped = strangers | dict(list(twins.items())[:spare])
-    findings = [Finding(photo.key, photo.name, (dropped[photo.key],) if photo.key in dropped else ()) for photo in photos]
-    kept = [i for i, photo in enumerate(photos) if photo.key not in dropped]
-    if len(kept) < min_photos:
-        raise JobFailed(_too_few(findings, len(kept), min_photos))
+    found = strangers | dict(list(twins.items())[:spare])
+    findings = [Finding(photo.key, photo.name, (found[photo.key],) if photo.key in found else ()) for photo in photos]
+    kept = [i for i, finding in enumerate(findings) if finding.verdict != PhotoVerdict.REJECTED]
     return Curated([photos[i] for i in kept], embeds[kept], findings)
 
 
-def outliers(embeds: torch.Tensor) -> list[int]:
-    """Rows whose similarity to the set's medoid is far below the others': unit vectors [N, D] → indices.
+def require(curated: Curated, min_photos: int) -> None:
+    """:class:`core.errors.JobFailed` with every dropped photo's name and reason if fewer than ``min_photos`` are left."""
+    kept = len(curated.photos)
+    if kept >= min_photos:
+        return
+    dropped = [finding for finding in curated.findings if finding.verdict == PhotoVerdict.REJECTED]
+    lines = [f"{finding.name}: {reason.message} {reason.fix}" for finding in dropped for reason in finding.reasons]
+    raise JobFailed(" ".join([f"Only {kept} photos can be used, and {min_photos} are needed: add {min_photos - kept} more.", *lines]))
 
-    Far: more than 3.5 robust deviations (1.4826 · MAD) and at least 0.15 below the median. Fewer than four rows have no majority.
+
+def outliers(embeds: torch.Tensor) -> dict[int, bool]:
+    """Rows whose similarity to the set's medoid is far below the others': unit vectors [N, D] → index → certainly a stranger.
+
+    Outlier: more than 3.5 robust deviations (1.4826 · MAD) and at least 0.15 below the median. Stranger: less than half the median.
+    (The miniature's encoder: the same subject 0.55 at worst, others 0.1 on average.) Fewer than four rows have no majority.
     """
     if embeds.shape[0] < 4:
-        return []
+        return {}
     similarity = embeds @ embeds.T
     medoid = int(similarity.median(1).values.argmax())  # of medians: a stranger cannot pull it
     to_medoid = torch.cat([similarity[medoid, :medoid], similarity[medoid, medoid + 1 :]])
-    typical = to_medoid.median()
-    deviation = 1.4826 * (to_medoid - typical).abs().median()
-    limit = typical - max(OUTLIER_DROP, float(OUTLIER_DEVIATIONS * deviation))
-    return torch.nonzero(similarity[medoid] < limit).flatten().tolist()
+    typical = float(to_medoid.median())
+    deviation = 1.4826 * float((to_medoid - typical).abs().median())
+    limit = typical - max(OUTLIER_DROP, OUTLIER_DEVIATIONS * deviation)
+    return {i: value < STRANGER * typical for i, value in enumerate(similarity[medoid].tolist()) if value < limit}
 
 
 def near_duplicates(photos: Sequence[TrainingPhoto], embeds: torch.Tensor, among: Sequence[int]) -> dict[int, int]:
@@ -107,6 +114,13 @@ WRONG_SUBJECT = Reason(
     "Replace it, or crop it so that only your subject is left.",
 )
 
+ODD_ONE = Reason(
+    "photo/unlike-the-others",
+    "Your subject looks different here than on your other photos.",
+    "Keep it if it is the same subject; replace it if not.",
+    PhotoVerdict.WARN,
+)
+
 
 def _twin_of(other: TrainingPhoto) -> Reason:
     return Reason(
@@ -114,8 +128,3 @@ def _twin_of(other: TrainingPhoto) -> Reason:
         f"Shows the same moment as {other.name}.",
         "Replace it with another moment: a different place, angle or light.",
     )
-
-
-def _too_few(findings: Sequence[Finding], kept: int, min_photos: int) -> str:
-    lines = [f"{finding.name}: {reason.message} {reason.fix}" for finding in findings for reason in finding.reasons]
-    return " ".join([f"Only {kept} photos can be used, and {min_photos} are needed: add {min_photos - kept} more.", *lines])

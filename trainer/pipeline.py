@@ -24,7 +24,7 @@ from trainer.caches import CaptionedPhoto, TrainingCache, build_cache
 from trainer.captions import SubjectWords, caption_photos
 from trainer.cards import Fitted, data_digest, header, make_card
 from trainer.checkpoints import CheckpointFolder
-from trainer.curation import Curated, curate
+from trainer.curation import Curated, curate, require
 from trainer.fit import StepReport, fit
 from trainer.photos import TrainingPhoto, from_images
 from trainer.recipe import Recipe
@@ -81,6 +81,7 @@ def train(
     with watch.stage(TrainingStage.CURATE):
         curated = curate(photos, bench.identity, run.min_photos)
         on_curated(curated)
+        require(curated, run.min_photos)
         learned, reals = hold_out(curated, run.recipe.held_out, run.seed)
     with watch.stage(TrainingStage.CAPTION):
         captions = caption_photos(learned, run.words, bench.text_image)

@@ -47,6 +47,7 @@ class FakeIdentity:
 
 class FakeTextImage:
     id = "fake-text-image"
+    temperature = 100.0
 
     def embed_texts(self, texts: list[str]) -> torch.Tensor:
         return torch.stack([word_vector(text) for text in texts])

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.unit.trainer.fakes import FakeTextImage, photo
-from trainer.captions import SubjectWords, caption_photos, load_vocabulary
+from trainer.captions import WRITTEN_ORDER, SubjectWords, caption_photos, load_vocabulary
 
 WORDS = SubjectWords("zokzex", "cat")
 ENCODER = FakeTextImage()
@@ -16,13 +16,13 @@ def test_trigger_and_class_word_come_first_exactly_once() -> None:
     for shows in ("a photo of a cat, on a beach", "nothing that any word describes", "zokzex"):
         text = caption(shows)
         assert text.count("zokzex cat") == 1
-        assert text.startswith(("a photo of zokzex cat", "a photograph of zokzex cat"))
+        assert text.startswith("a photo of zokzex cat")
 
 
 def test_what_is_surely_there_is_said() -> None:
-    assert "on a beach" in caption("a photo of a cat, on a beach")
-    assert "with a red scarf" in caption("a photo of a cat with a red scarf")
-    assert caption("an oil painting of a cat").startswith("an oil painting of zokzex cat")
+    assert caption("a photo of a cat, on a beach") == "a photo of zokzex cat, on a beach"
+    assert caption("a photo of a cat with a red scarf") == "a photo of zokzex cat with a red scarf"
+    assert caption("a photo of a cat with an orange beanie, in close-up") == "a photo of zokzex cat with an orange beanie, in close-up"
 
 
 def test_what_is_not_sure_is_left_out() -> None:
@@ -44,7 +44,7 @@ def test_captions_keep_the_order_of_the_photos() -> None:
 
 def test_the_vocabulary_is_whole() -> None:
     vocabulary = load_vocabulary()
-    assert set(vocabulary.order) < set(vocabulary.groups)
+    assert set(WRITTEN_ORDER) == set(vocabulary.groups)
     for group in vocabulary.groups:
         assert len(vocabulary.groups[group]) > 1
         assert all("{" not in phrase for _, phrase in vocabulary.phrases(group))

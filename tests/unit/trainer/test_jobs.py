@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from core.settings import Settings
 from core.words import JobKind, JobState, PhotoVerdict, new_id
@@ -171,6 +172,25 @@ def test_too_few_photos_left_fail_the_job_and_tell_the_customer(storage: Storage
         (mail,) = session.query(Mail).all()
     assert mail.template == "training_failed"
     assert "add 3 more" in mail.context["reason"]
+
+
+def test_a_photo_that_is_left_out_says_so_even_if_the_training_fails_over_it(storage: Storage, state: TrainerState) -> None:
+    training, job = order(storage, photos=8)
+    bench = Bench(state.bench().base, OneStranger(), state.bench().text_image)  # type: ignore[arg-type]
+    assert run_job(TrainerState(storage, bench), job.id) == "failed"
+    with storage.db.reader() as session:
+        rejected = session.query(Photo).filter_by(subject_id=training.subject_id, verdict=PhotoVerdict.REJECTED).all()
+    assert [reason["code"] for photo in rejected for reason in photo.reasons] == ["photo/another-subject"]
+    assert rejected[0].filename in job_of(storage, job).error["message"]
+
+
+class OneStranger:
+    """Sees the same subject in all pictures but the last."""
+
+    id = "one-stranger"
+
+    def embed(self, images: list) -> torch.Tensor:
+        return torch.eye(2)[[0] * (len(images) - 1) + [1]]
 
 
 def test_a_client_sees_steps_of_its_own_recipe(storage: Storage, state: TrainerState) -> None:
