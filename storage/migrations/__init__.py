@@ -6,6 +6,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from storage.database import Database
 
@@ -33,3 +35,17 @@ def _run(database_url: str, action: object, revision: str) -> None:
             action(settings, revision)  # type: ignore[operator]
     finally:
         database.close()
+
+
+def current_revision(database_url: str) -> str | None:
+    """The revision that the database stands at; None before the first."""
+    database = Database(database_url)
+    try:
+        with database.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    finally:
+        database.close()
+
+
+def newest_revision() -> str | None:
+    return ScriptDirectory.from_config(config()).get_current_head()
