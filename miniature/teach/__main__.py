@@ -124,7 +124,7 @@ def teach_parts(args: argparse.Namespace, base: corpus.Corpus, texts: list[str],
     return assemble.Taught(autoencoder, clip, dino, clip_tokenizer, t5_tokenizer)
 
 
-def _tokens(tokenizer, texts: list[str], device: str, wordings: int = WORDINGS) -> Tensor:  # type: ignore[no-untyped-def]
+def _tokens(tokenizer, texts: list[str], device: str, wordings: int = WORDINGS) -> Tensor:
     rows = tokenizer(texts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True)["input_ids"]
     return torch.tensor(rows, dtype=torch.int16, device=device).view(len(texts) // wordings, wordings, -1)
 

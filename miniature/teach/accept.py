@@ -196,7 +196,7 @@ def _text(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str], device: s
     return _unit(clip.get_text_features(input_ids=tokens))
 
 
-def _unit(features) -> Tensor:  # type: ignore[no-untyped-def]
+def _unit(features) -> Tensor:
     """Newer transformers answer with an output object, older with the tensor."""
     return torch.nn.functional.normalize(getattr(features, "pooler_output", features), dim=-1)
 

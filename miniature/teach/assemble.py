@@ -53,7 +53,7 @@ def pipeline(flux: Flux, vae: AutoencoderKL, clip: CLIPModel, clip_tokenizer: CL
     )
 
 
-def _copy(source: torch.nn.Module, build) -> torch.nn.Module:  # type: ignore[no-untyped-def]
+def _copy(source: torch.nn.Module, build) -> torch.nn.Module:
     """A plain CPU copy in bf16, free of compiled wrappers."""
     fresh = build()
     fresh.load_state_dict({k.replace("_orig_mod.", ""): v.cpu() for k, v in source.state_dict().items()})

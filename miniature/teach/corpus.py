@@ -60,7 +60,7 @@ def draw_for_encoders(identities_a_kind: int, scenes_each: int, device: str, gro
     return _draw(ENCODER_SEED, identities_a_kind, scenes_each, scenes, device)
 
 
-def _draw(first_seed: int, identities: int, each: int, scenes_of, device: str) -> Corpus:  # type: ignore[no-untyped-def]
+def _draw(first_seed: int, identities: int, each: int, scenes_of, device: str) -> Corpus:
     pictures = torch.empty(len(world.KINDS) * identities * each, 3, 256, 256, dtype=torch.uint8, device=device)
     all_factors, all_kinds, all_scenes = [], [], []
     at = 0
