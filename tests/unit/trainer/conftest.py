@@ -4,7 +4,10 @@ import pytest
 from PIL import Image
 
 from diffusion.loading import BaseModel, load_base
+from metrics.encoders import load_identity_encoder, load_text_image_encoder
 from tests.tiny import build_tiny_flux
+from tests.tiny_encoders import build_tiny_clip, build_tiny_dino
+from trainer.bench import Bench
 from trainer.caches import CaptionedPhoto, TrainingCache, build_cache
 from trainer.recipe import Recipe
 
@@ -37,3 +40,10 @@ def recipe(base: BaseModel, cache: TrainingCache) -> Recipe:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "checkpoints"
+
+
+@pytest.fixture(scope="session")
+def bench(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    folder = tmp_path_factory.mktemp("encoders")
+    identity, text_image = build_tiny_dino(folder / "dino"), build_tiny_clip(folder / "clip")
+    return Bench(base, load_identity_encoder(identity), load_text_image_encoder(text_image))

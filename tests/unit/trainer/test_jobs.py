@@ -18,7 +18,6 @@ from storage.wiring import Storage, open_storage
 from tests.tiny import build_tiny_flux
 from tests.tiny_encoders import build_tiny_clip, build_tiny_dino
 from tests.unit.trainer.conftest import stripes
-from tests.unit.trainer.test_pipeline import bench  # noqa: F401
 from trainer.bench import Bench
 from trainer.jobs import run_training
 from trainer.worker import TrainerState, create_app, run_job
@@ -34,7 +33,7 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
 
 
 @pytest.fixture
-def state(storage: Storage, bench: Bench) -> TrainerState:  # noqa: F811
+def state(storage: Storage, bench: Bench) -> TrainerState:
     return TrainerState(storage, bench)
 
 
@@ -176,8 +175,8 @@ def test_too_few_photos_left_fail_the_job_and_tell_the_customer(storage: Storage
 
 def test_a_photo_that_is_left_out_says_so_even_if_the_training_fails_over_it(storage: Storage, state: TrainerState) -> None:
     training, job = order(storage, photos=8)
-    bench = Bench(state.bench().base, OneStranger(), state.bench().text_image)  # type: ignore[arg-type]
-    assert run_job(TrainerState(storage, bench), job.id) == "failed"
+    other = Bench(state.bench().base, OneStranger(), state.bench().text_image)  # type: ignore[arg-type]
+    assert run_job(TrainerState(storage, other), job.id) == "failed"
     with storage.db.reader() as session:
         rejected = session.query(Photo).filter_by(subject_id=training.subject_id, verdict=PhotoVerdict.REJECTED).all()
     assert [reason["code"] for photo in rejected for reason in photo.reasons] == ["photo/another-subject"]

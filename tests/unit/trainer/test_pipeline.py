@@ -7,8 +7,6 @@ from safetensors import safe_open
 
 from core.words import TrainingStage
 from diffusion import lora
-from metrics.encoders import load_identity_encoder, load_text_image_encoder
-from tests.tiny_encoders import build_tiny_clip, build_tiny_dino
 from tests.unit.trainer.conftest import stripes
 from tests.unit.trainer.fakes import FakeIdentity, photo
 from trainer.bench import Bench
@@ -18,13 +16,6 @@ from trainer.pipeline import TrainedAdapter, hold_out, train_on_photos
 from trainer.recipe import Recipe
 
 PHOTOS = [stripes(n, (64, 64)) for n in range(9)]
-
-
-@pytest.fixture(scope="session")
-def bench(base, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    folder = tmp_path_factory.mktemp("encoders")
-    identity, text_image = build_tiny_dino(folder / "dino"), build_tiny_clip(folder / "clip")
-    return Bench(base, load_identity_encoder(identity), load_text_image_encoder(text_image))
 
 
 def fit_photos(bench: Bench, folder: Path, on_progress: Any = lambda snapshot: None, seed: int = 1) -> TrainedAdapter:
@@ -79,10 +70,6 @@ def test_the_same_photos_and_seed_give_the_same_weights(trained, bench: Bench, t
     again = fit_photos(bench, tmp_path)
     assert again.card["weights"]["sha256"] == adapter.card["weights"]["sha256"]
     assert fit_photos(bench, tmp_path / "other", seed=2).card["weights"]["sha256"] != adapter.card["weights"]["sha256"]
-
-
-def test_the_bare_base_is_rendered_once_for_a_class_word(trained, bench: Bench) -> None:
-    assert len(bench.baselines) == 1
 
 
 def test_held_out_photos_are_never_learned_from() -> None:
