@@ -26,8 +26,8 @@ class Style(BaseModel):
     prompt: str
     mode: Mode = Mode.TEXT_TO_IMAGE
     lora_scale: float = Field(1.0, ge=0, le=2)
-    guidance_scale: float = Field(3.5, ge=0, le=20)
-    num_inference_steps: int = Field(28, ge=1, le=100)
+    guidance_scale: float | None = Field(None, ge=0, le=20, description="None: the base model's own.")
+    num_inference_steps: int | None = Field(None, ge=1, le=100, description="None: the base model's own.")
     options: dict[str, Any] = {}
 
     def prompt_for(self, subject: str) -> str:

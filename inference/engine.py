@@ -44,6 +44,7 @@ class Engine:
 
         ``on_step`` runs after every denoising step: raise from it to stop (cancelation).
         """
+        request = request.resolved(self.base.facts.get("render", {}))
         recipe = find_mode(self.base, request)
         with self._lock:
             self._use(adapter)
@@ -66,7 +67,7 @@ class Engine:
             pooled_prompt_embeds=text.pooled_prompt_embeds,
             width=width,
             height=height,
-            num_inference_steps=request.num_inference_steps,
+            num_inference_steps=request.steps,
             guidance_scale=request.guidance_scale,
             generator=[torch.Generator("cpu").manual_seed(seed)],
             output_type="latent",

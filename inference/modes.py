@@ -66,7 +66,7 @@ def _two_pass(engine: Engine, request: RenderRequest, seed: int, tick: Tick) -> 
 
 
 def _two_pass_steps(request: RenderRequest) -> int:
-    steps, (_, strength) = request.num_inference_steps, _two_pass_options(request)
+    steps, (_, strength) = request.steps, _two_pass_options(request)
     return steps + steps - int(max(steps - min(steps * strength, steps), 0))  # as FluxImg2ImgPipeline.get_timesteps cuts them
 
 
@@ -86,7 +86,7 @@ def fit_area(photo: Image.Image, area: int) -> Image.Image:
 
 
 MODES = {
-    Mode.TEXT_TO_IMAGE: ModeRecipe(("text_to_image",), lambda request: request.num_inference_steps, _text_to_image),
-    Mode.REFERENCE: ModeRecipe(("reference",), lambda request: request.num_inference_steps, _reference, needs_reference=True),
+    Mode.TEXT_TO_IMAGE: ModeRecipe(("text_to_image",), lambda request: request.steps, _text_to_image),
+    Mode.REFERENCE: ModeRecipe(("reference",), lambda request: request.steps, _reference, needs_reference=True),
     Mode.TWO_PASS: ModeRecipe(("text_to_image", "image_to_image"), _two_pass_steps, _two_pass),
 }

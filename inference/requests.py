@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from PIL import Image
@@ -14,19 +15,21 @@ SIDE_STEP = 16  # one token covers 16×16 pixels: the VAE halves three times, pa
 LEAST_SIDE, MOST_SIDE = 32, 2048
 MOST_PIXELS = 2048 * 2048
 SEED_LIMIT = 2**63
+STEPS, GUIDANCE = 28, 3.5
 
 
 @dataclass(frozen=True)
 class RenderRequest:
-    """Picture n of ``count`` has seed ``seed + n``. Sides in pixels, 0: the base model's own. ``options`` are the mode's own parameters."""
+    """Picture n of ``count`` has seed ``seed + n``. Sides in pixels; 0, and steps or guidance None: the base model's own.
+    ``options`` are the mode's own parameters."""
 
     prompt: str
     seed: int = 0
     count: int = 1
     width: int = 0
     height: int = 0
-    num_inference_steps: int = 28
-    guidance_scale: float = 3.5
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
     lora_scale: float = 1.0
     mode: Mode = Mode.TEXT_TO_IMAGE
     reference: Image.Image | None = None
@@ -35,13 +38,25 @@ class RenderRequest:
     def __post_init__(self) -> None:
         _between("count", self.count, 1, 64)
         _between("seed", self.seed, 0, SEED_LIMIT - 64)
-        _between("num_inference_steps", self.num_inference_steps, 1, 100)
-        _between("guidance_scale", self.guidance_scale, 0, 20)
+        if self.num_inference_steps is not None:
+            _between("num_inference_steps", self.num_inference_steps, 1, 100)
+        if self.guidance_scale is not None:
+            _between("guidance_scale", self.guidance_scale, 0, 20)
         _between("lora_scale", self.lora_scale, 0, 2)
         for name, side in (("width", self.width), ("height", self.height)):
             _check_side(name, side)
         if self.width * self.height > MOST_PIXELS:
             raise _bad("width", f"{self.width}×{self.height} is too large", f"Ask for at most {MOST_PIXELS} pixels in all.")
+
+    def resolved(self, own: Mapping[str, Any]) -> RenderRequest:
+        """With steps and guidance made definite: as asked, else the base model's ``own``, else FluxPipeline's defaults for FLUX.1-dev."""
+        defaults = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, **own}
+        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
+
+    @property
+    def steps(self) -> int:
+        assert self.num_inference_steps is not None, "the engine resolves a request before it asks a mode"
+        return self.num_inference_steps
 
     @property
     def seeds(self) -> list[int]:

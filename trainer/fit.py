@@ -139,7 +139,8 @@ class _Fit:
         if not self.accelerator.is_main_process:
             return
         if step in self.recipe.candidate_steps:
-            state = self.trainee.adapter_state(lora_spec(self.base, self.recipe).scale, self.base.dtype)
+            strength = lora_spec(self.base, self.recipe).scale * self.recipe.saved_scale
+            state = self.trainee.adapter_state(strength, self.base.dtype)
             on_saved(self.checkpoints.save_candidate(step, state))
         if step % self.recipe.checkpoint_every == 0 or step == self.recipe.steps:
             on_saved(self.checkpoints.save_state(step, self.trainee.tensors()))

@@ -52,6 +52,10 @@ class Recipe(PydanticModel):
     max_grad_norm: float = Field(1.0, gt=0, description="diffusers' DreamBooth scripts.")
     ema_decay: float = Field(0.99, ge=0, lt=1, description="ai-toolkit's default; the averaged weights become the adapter. 0: off.")
 
+    saved_scale: float = Field(
+        1.0, gt=0, le=1, description="The adapter is saved weakened by this: on the miniature 0.8 keeps likeness and gains prompt fidelity."
+    )
+
     # Flow matching
     guidance: float = Field(1.0, ge=0, description="Guidance embedding while training a guidance-distilled base (diffusers, ai-toolkit).")
     sigma_mean: float = Field(0.0, description="Logit-normal mean (Esser et al. 2024: 0).")

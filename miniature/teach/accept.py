@@ -128,7 +128,8 @@ def judge_kind(
     mask = torch.cat(
         [world.subject_mask(kind, f, same_scenes[i * 48 : i * 48 + 48], device=device) for i, f in enumerate(factors.split(48))]
     )
-    whole, background = _embed(dino, drawn), _embed(dino, drawn * (1 - mask) + 0.5 * mask)
+    covered = torch.stack([mask[scene::each].amax(0) for scene in range(each)]).repeat(identities, 1, 1, 1)  # no outline tells either
+    whole, background = _embed(dino, drawn), _embed(dino, drawn * (1 - covered) + 0.5 * covered)
     identity = torch.arange(identities, device=device).repeat_interleave(each)
     captions = [world.describe(kind, s) for s in scenes]
     prompts = [world.describe(kind, world.sample_scene(rng, allow_held_out=True)) for _ in range(24)]

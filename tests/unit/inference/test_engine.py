@@ -57,7 +57,7 @@ def test_plain_diffusers_loads_the_file_and_gives_our_pixels(tiny_flux, make_ada
         width=engine.base.resolution,
         height=engine.base.resolution,
         num_inference_steps=3,
-        guidance_scale=REQUEST.guidance_scale,
+        guidance_scale=REQUEST.resolved({}).guidance_scale,
         max_sequence_length=engine.base.max_text_tokens,
         generator=torch.Generator("cpu").manual_seed(REQUEST.seed),
     ).images

@@ -1,0 +1,1 @@
+"""Measurements behind docs/benchmarks.md. Each prints its table and, with --json, writes its rows."""

@@ -1,0 +1,20 @@
+"""``make bench``: every benchmark that this machine can run, with results under benchmarks/results/."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import likeness
+
+RESULTS = Path(__file__).with_name("results")
+
+
+def main() -> None:
+    stamp = f"{datetime.now(UTC):%Y-%m-%d}-{platform.machine()}"
+    likeness.main(["--subjects", "5", "--seeds", "3", "--json", str(RESULTS / f"likeness-{stamp}.json"), "--sheets", "var/likeness"])
+
+
+if __name__ == "__main__":
+    main()
