@@ -2,6 +2,6 @@
 
 import os
 
-# Workers share a machine: threads that spin at barriers slow each other down fourfold when two processes want the same cores
-# (a training step of 0.9 s became 3.5 s on two cores). Read once, when torch loads its OpenMP; hence here, before anything else.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Workers share a machine: threads that spin long at barriers slow each other down many times over when two processes want the same
+# cores; threads that never spin lose a third alone (docs/decisions/0004). Read once, when torch loads its OpenMP; hence here, first.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
