@@ -59,7 +59,7 @@ def wait_for_count(page: Any, usable: int) -> None:
 def train_and_watch(page: Any, name: str) -> None:
     page.get_by_role("button", name="Start the training").click()
     page.get_by_role("heading", name=f"Learning {name}").wait_for(timeout=60_000)
-    page.wait_for_function("/^[0-9]+ \\/ [0-9]+$/.test(document.getElementById('step').textContent)", timeout=TRAINING_WITHIN_MS)
+    page.locator("#step").filter(has_text=re.compile(r"^\d+ / \d+$")).wait_for(timeout=TRAINING_WITHIN_MS)
     page.get_by_role("heading", name=f"{name} is ready").wait_for(timeout=TRAINING_WITHIN_MS)
     page.get_by_role("link", name="Choose a style").click()
 
