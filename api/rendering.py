@@ -29,7 +29,7 @@ def environment() -> Environment:
     made = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=select_autoescape(), undefined=StrictUndefined)
     made.trim_blocks = made.lstrip_blocks = True
     made.filters |= {"day": day, "duration": duration, "size": size, "percent": percent}
-    made.globals["static"] = static
+    made.globals |= {"static": static, "style_sample": style_sample}
     return made
 
 
@@ -37,6 +37,12 @@ def environment() -> Environment:
 def static(name: str) -> str:
     """The file's address with its digest, so that it can be cached for ever and still change."""
     return f"/static/{name}?v={sha256((STATIC / name).read_bytes()).hexdigest()[:10]}"
+
+
+def style_sample(name: str) -> str | None:
+    """The address of a picture in that style; None for a style that an operator added without one."""
+    file = f"style-{name}.webp"
+    return static(file) if (STATIC / file).exists() else None
 
 
 def day(moment: datetime) -> str:
