@@ -44,9 +44,9 @@ class RenderChild:
             return self._state
 
     def run(self, job_id: str) -> str:
+        state = self.state()  # first: it imports under the lock, and two threads that import transformers at once break it
         from inference.pipeline import run_portrait
 
-        state = self.state()
         return jobs.run(state.storage, job_id, self.name, partial(run_portrait, state))
 
     def start(self) -> None:

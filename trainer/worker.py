@@ -36,6 +36,11 @@ class TrainerState:
     _bench: Bench | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    @property
+    def importing(self) -> threading.Lock:
+        """Held while the warm-up imports and loads: transformers' lazy modules break when two threads import them at once."""
+        return self._lock
+
     def bench(self) -> Bench:
         """Loads base model and encoders on the first call: seconds for a small base, a minute for FLUX.1-dev."""
         with self._lock:
@@ -79,7 +84,8 @@ def create_app(settings: Settings) -> Celery:
 
 def run_job(state: TrainerState, job_id: str) -> str:
     """Claims the job and works on it; returns how it ended (see :func:`storage.jobs.run`)."""
-    from trainer.jobs import run_training
+    with state.importing:
+        from trainer.jobs import run_training
 
     return jobs.run(state.storage, job_id, worker_name(), partial(run_training, state))
 
