@@ -1,0 +1,152 @@
+"""Adapters in slots: layers are wrapped once, adapters are written into place and out again, and no module ever changes between jobs.
+
+All weights of a slot lie in one row of one tensor, so copying, averaging, clipping and stepping an adapter are single operations.
+``SlotTraining`` (:mod:`diffusion.slot_training`) adds what fitting needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from core.errors import UserError
+from diffusion import lora
+from diffusion.slot_linear import Selection, SlotLinear
+
+KEY = "{prefix}{module}.lora_{side}.weight"
+ALIGNED = 64  # elements: every matrix starts on a boundary that the fastest matrix kernels accept
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one matrix of an adapter lies in a slot's flat row."""
+
+    module: str
+    side: str  # A [rank, in] or B [out, rank]
+    start: int
+    shape: tuple[int, int]
+
+    @property
+    def key(self) -> str:
+        """Its name in an adapter file."""
+        return KEY.format(prefix=lora.PREFIX, module=self.module, side=self.side)
+
+    def of(self, flat: torch.Tensor) -> torch.Tensor:
+        """This matrix as a view: of a row [P], or for all slots at once of [S, P]."""
+        return flat[..., self.start : self.start + math.prod(self.shape)].view(*flat.shape[:-1], *self.shape)
+
+
+class LoraSlots:
+    """``count`` slots of one layout (modules and rank) on a transformer. ``weights`` [S, P] is what the layers read, in ``dtype``.
+
+    Empty slots are zero and change nothing. Do not move or cast the transformer afterwards: its adapter weights are views of ``weights``.
+    """
+
+    def __init__(self, transformer: nn.Module, modules: Sequence[str], *, rank: int, count: int = 1, dtype: torch.dtype) -> None:
+        self.transformer, self.modules, self.rank, self.count = transformer, tuple(modules), rank, count
+        self.places = tuple(_places(transformer, self.modules, rank))
+        self.size = _end(self.places[-1])
+        device = next(transformer.parameters()).device
+        self.weights = torch.zeros(count, self.size, dtype=dtype, device=device)
+        self.selection = Selection(count, device)
+        self._rows: dict[int, torch.Tensor] = {}
+        self._install()
+
+    def layers(self) -> Iterator[SlotLinear]:
+        for module in self.modules:
+            layer = self.transformer.get_submodule(module)
+            assert isinstance(layer, SlotLinear)
+            yield layer
+
+    def use(self, *, count: int | None = None, rows: Sequence[int] | None = None) -> None:
+        """What the next batches use: the first ``count`` slots in equal consecutive shares of the rows, or for each row its own slot."""
+        if (count is None) == (rows is None):
+            raise ValueError("give count or rows")
+        self.selection.active = self._checked(count - 1) + 1 if count else 1
+        self.selection.rows = None if rows is None else self._row_buffer([self._checked(row) for row in rows])
+
+    def set_scale(self, slot: int, scale: float) -> None:
+        """``lora_scale`` of a slot; 0 switches it off without touching its weights."""
+        self.selection.scales[self._checked(slot)] = scale
+
+    @torch.no_grad()
+    def write(self, slot: int, state: Mapping[str, torch.Tensor]) -> None:
+        """An adapter in the file's keys, validated before (:func:`diffusion.lora.read`). Smaller ranks are padded with zeros,
+        modules that it lacks become zero; :class:`core.errors.UserError` if it has others, or a larger rank, and the slot is as it was."""
+        unknown = set(state) - {place.key for place in self.places}
+        if unknown:
+            raise UserError("adapter/invalid", "This adapter cannot be used", f"There is no place for {sorted(unknown)[0]}.")
+        padded = lora.normalise(state, rank=self.rank)
+        row = self.weights[self._checked(slot)]
+        row.zero_()
+        for place in self.places:
+            if place.key in padded:
+                place.of(row).copy_(padded[place.key])
+
+    @torch.no_grad()
+    def start(self, slot: int, seed: int) -> None:
+        """A fresh adapter: A gaussian with deviation 1/rank (PEFT's "gaussian"), B zero. A seed means the same weights in every slot."""
+        row, generator = self.weights[self._checked(slot)], torch.Generator().manual_seed(seed)
+        row.zero_()
+        for place in self.places:
+            if place.side == "A":
+                place.of(row).copy_(torch.randn(place.shape, generator=generator) / self.rank)
+
+    def clear(self, slot: int) -> None:
+        """Zero: as if there were no adapter."""
+        self.weights[self._checked(slot)].zero_()
+
+    def state(self, flat: torch.Tensor, *, scale: float = 1.0, dtype: torch.dtype | None = None) -> lora.State:
+        """A flat row [P] (``weights[slot]``, an average, a master copy) in the file's keys, on the CPU; ``scale`` is multiplied into B."""
+        flat = flat.detach().cpu()
+        named = {place.key: place.of(flat) * (scale if place.side == "B" else 1.0) for place in self.places}
+        return {key: matrix.to(dtype or flat.dtype).contiguous() for key, matrix in named.items()}
+
+    def remove(self) -> None:
+        """Takes the wrappers off: the transformer is the bare base again. Compiled graphs are lost."""
+        for module, layer in zip(self.modules, list(self.layers()), strict=True):
+            _replace(self.transformer, module, layer.base_layer)
+
+    def _install(self) -> None:
+        down, up = ({place.module: place for place in self.places if place.side == side} for side in "AB")
+        for module in self.modules:
+            base_layer = self.transformer.get_submodule(module)
+            matrices = (down[module].of(self.weights), up[module].of(self.weights))
+            _replace(self.transformer, module, SlotLinear(base_layer, *matrices, self.selection))
+
+    def _row_buffer(self, rows: list[int]) -> torch.Tensor:
+        """One tensor for each batch size, written in place: its identity stays, so compiled graphs do too."""
+        if len(rows) not in self._rows:
+            self._rows[len(rows)] = torch.zeros(len(rows), dtype=torch.long, device=self.weights.device)
+        return self._rows[len(rows)].copy_(torch.tensor(rows))
+
+    def _checked(self, slot: int) -> int:
+        if not 0 <= slot < self.count:
+            raise IndexError(f"slot {slot} of {self.count}")
+        return slot
+
+
+def _places(transformer: nn.Module, modules: Sequence[str], rank: int) -> Iterator[Place]:
+    """A and B of each module in the model's order."""
+    start = 0
+    for module in modules:
+        layer = transformer.get_submodule(module)
+        if isinstance(layer, SlotLinear):
+            raise RuntimeError(f"{module} has slots already")
+        for side, shape in (("A", (rank, layer.in_features)), ("B", (layer.out_features, rank))):
+            place = Place(module, side, start, shape)  # type: ignore[arg-type]
+            start = _end(place)
+            yield place
+
+
+def _end(place: Place) -> int:
+    return -(-(place.start + math.prod(place.shape)) // ALIGNED) * ALIGNED
+
+
+def _replace(transformer: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(transformer.get_submodule(parent), leaf, layer)
