@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, select
@@ -11,7 +13,7 @@ from sqlalchemy.orm import Session
 from core.errors import UserError, not_found
 from core.settings import Settings
 from core.styles import Style, find_style
-from core.words import JobKind, Mode, new_id
+from core.words import JobKind, JobState, Mode, new_id
 from storage import adapters, jobs, subjects
 from storage.tables import Adapter, Job, Portrait, PortraitImage, now
 
@@ -65,6 +67,23 @@ def of_account(account_id: str, adapter_id: str | None = None) -> Select[Portrai
     """For :func:`storage.paging.page`."""
     query = select(Portrait).where(Portrait.account_id == account_id)
     return query.where(Portrait.adapter_id == adapter_id) if adapter_id else query
+
+
+@dataclass(frozen=True)
+class WaitingPortrait:
+    """A portrait's job that no worker has; ``adapter_id`` None is the bare base model."""
+
+    job_id: str
+    adapter_id: str | None
+    created_at: datetime
+
+
+def waiting(session: Session, limit: int = 64) -> list[WaitingPortrait]:
+    """Jobs that a worker may take now, in order of arrival."""
+    query = select(Job.id, Portrait.adapter_id, Job.created_at).join(Portrait, Portrait.id == Job.target_id)
+    free = (Job.state == JobState.STARTING) & (Job.kind == JobKind.PORTRAIT) & (Job.publish_after <= now()) & ~Job.cancel_requested
+    rows = session.execute(query.where(free).order_by(Job.created_at, Job.id).limit(limit))
+    return [WaitingPortrait(*row) for row in rows]
 
 
 def images(session: Session, portrait_ids: list[str]) -> dict[str, list[PortraitImage]]:
