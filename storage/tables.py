@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -54,6 +55,12 @@ NAMES = {  # so that a migration can name what it changes, on every database
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMES)
     type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON(), list[Any]: JSON()}
+
+
+def waiting_index(table: str, ended: str) -> Index:
+    """Finds what is due without reading past all that was sent before."""
+    waits = text(f"{ended} IS NULL AND failed_at IS NULL")
+    return Index(f"ix_{table}_waiting", "next_attempt_at", sqlite_where=waits, postgresql_where=waits)
 
 
 def account_fk() -> Mapped[str]:
@@ -254,11 +261,13 @@ class Mail(Base):
     context: Mapped[dict[str, Any]] = mapped_column(default=dict)
     dedupe_key: Mapped[str] = mapped_column(String(120), unique=True)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
-    next_attempt_at: Mapped[datetime] = mapped_column(default=now, index=True)
+    next_attempt_at: Mapped[datetime] = mapped_column(default=now)
     sent_at: Mapped[datetime | None] = mapped_column(index=True)
     failed_at: Mapped[datetime | None] = mapped_column()
     last_error: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+    __table_args__ = (waiting_index("mails", "sent_at"),)
 
 
 class Webhook(Base):
@@ -266,12 +275,16 @@ class Webhook(Base):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     account_id: Mapped[str] = account_fk()
     url: Mapped[str] = mapped_column(String(2000))
-    secret: Mapped[str] = mapped_column(String(120))
-    events: Mapped[list[Any]] = mapped_column(default=list)
+    secret: Mapped[str] = mapped_column(String(120))  # whsec_…: what signs must be readable
+    previous_secret: Mapped[str | None] = mapped_column(String(120))  # also signs until then, so that a receiver can change over
+    previous_until: Mapped[datetime | None] = mapped_column()
+    events: Mapped[list[Any]] = mapped_column(default=list)  # types that it wants; empty: all
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class WebhookDelivery(Base):
+    """One message to one endpoint. Its id is the ``webhook-id`` of every attempt."""
+
     __tablename__ = "webhook_deliveries"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     account_id: Mapped[str] = account_fk()
@@ -279,12 +292,30 @@ class WebhookDelivery(Base):
     event: Mapped[str] = mapped_column(String(60))
     payload: Mapped[dict[str, Any]] = mapped_column(default=dict)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
-    next_attempt_at: Mapped[datetime] = mapped_column(default=now, index=True)
+    next_attempt_at: Mapped[datetime] = mapped_column(default=now)
     delivered_at: Mapped[datetime | None] = mapped_column()
     failed_at: Mapped[datetime | None] = mapped_column()
     last_status: Mapped[int | None] = mapped_column(Integer)
     last_error: Mapped[str] = mapped_column(Text, default="")
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    history: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")  # [{at, status, error, seconds}], one an attempt
+    created_at: Mapped[datetime] = mapped_column(default=now, index=True)
+
+    __table_args__ = (waiting_index("webhook_deliveries", "delivered_at"),)
+
+
+class RetentionNotice(Base):
+    """A customer was told that something goes at ``erase_after``: it was last used at ``unused_since``. One at a time for a target."""
+
+    __tablename__ = "retention_notices"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)  # also the target of the erasure that follows
+    account_id: Mapped[str] = account_fk()
+    scope: Mapped[str] = mapped_column(String(16))  # photos (of a subject) | portraits (of an account) | account
+    target_id: Mapped[str] = mapped_column(String(40))
+    unused_since: Mapped[datetime] = mapped_column()
+    erase_after: Mapped[datetime] = mapped_column(index=True)
+    told_at: Mapped[datetime] = mapped_column(default=now)
+
+    __table_args__ = (UniqueConstraint("scope", "target_id"),)
 
 
 class IdempotencyRecord(Base):
@@ -315,6 +346,7 @@ class Erasure(Base):
     scope: Mapped[str] = mapped_column(String(16))
     account_id: Mapped[str] = mapped_column(String(40))  # no foreign key: the account may be what is erased
     address: Mapped[str] = mapped_column(String(320), default="")  # whose sent mails to erase; emptied once done
+    about: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")  # {subject_id, …}: what stays and may be told of it
     prefixes: Mapped[list[Any]] = mapped_column(default=list)
     object_keys: Mapped[list[Any]] = mapped_column(default=list)
     rows: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {table: count}

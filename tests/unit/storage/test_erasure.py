@@ -27,6 +27,7 @@ from storage.tables import (
     Portrait,
     PortraitImage,
     Receipt,
+    RetentionNotice,
     Subject,
     Webhook,
     WebhookDelivery,
@@ -70,6 +71,9 @@ def home(storage: Storage, world: World, settings: Settings, post: FakePost) -> 
         mails.enqueue(session, EMAIL, "training_done", {"subject_id": miso.id}, "done:1", account.id)
         session.add(Webhook(id="wh_1", account_id=account.id, url="https://example.com", secret="s"))
         session.flush()
+        session.add(
+            RetentionNotice(id="ret_1", account_id=account.id, scope="photos", target_id=miso.id, unused_since=now(), erase_after=now())
+        )
         session.add(WebhookDelivery(id="d_1", account_id=account.id, webhook_id="wh_1", event="x", payload={"adapter": adapter.id}))
     post.send(EMAIL, "sign_in", {}, "k")
     return Household(account, miso, tofu, photo, adapter, other, portrait)

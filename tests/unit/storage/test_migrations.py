@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect
@@ -11,6 +12,7 @@ from sqlalchemy import inspect
 from storage import migrations
 from storage.database import Database
 from storage.tables import Base
+from tests.unit.storage.migrating import kept, revisions, there_and_back
 
 
 def url(tmp_path: Path) -> str:
@@ -28,6 +30,14 @@ def test_every_step_goes_back(tmp_path: Path) -> None:
     migrations.downgrade(url(tmp_path), "base")
     assert inspect(Database(url(tmp_path)).engine).get_table_names() == ["alembic_version"]
     migrations.upgrade(url(tmp_path))
+
+
+@pytest.mark.parametrize("start", revisions())
+def test_no_row_is_lost_on_the_way_up_or_down(tmp_path: Path, start: str) -> None:
+    written, above, below = there_and_back(url(tmp_path), start)
+    assert all(written.values())
+    assert kept(above, of=written) == written
+    assert below == written
 
 
 def test_processes_that_start_at_the_same_moment_do_not_meet(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect
@@ -13,6 +14,7 @@ from core.settings import Settings
 from storage import migrations
 from storage.database import Database
 from storage.tables import Base
+from tests.unit.storage.migrating import kept, revisions, there_and_back
 
 
 def test_migrations_agree_with_the_code_and_go_back(settings: Settings) -> None:
@@ -21,6 +23,14 @@ def test_migrations_agree_with_the_code_and_go_back(settings: Settings) -> None:
         assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), Base.metadata) == []
     migrations.downgrade(settings.database, "base")
     assert inspect(Database(settings.database).engine).get_table_names() == ["alembic_version"]
+
+
+@pytest.mark.parametrize("start", revisions())
+def test_no_row_is_lost_on_the_way_up_or_down(settings: Settings, start: str) -> None:
+    written, above, below = there_and_back(settings.database, start)
+    assert all(written.values())
+    assert kept(above, of=written) == written
+    assert below == written
 
 
 def test_processes_that_start_at_the_same_moment_do_not_meet(settings: Settings) -> None:
