@@ -54,6 +54,7 @@ class LoraSlots:
         self.weights = torch.zeros(count, self.size, dtype=dtype, device=device)
         self.selection = Selection(count, device)
         self._rows: dict[int, torch.Tensor] = {}
+        self._layers: dict[str, SlotLinear] = {}
         self._install()
 
     def layers(self) -> Iterator[SlotLinear]:
@@ -62,11 +63,13 @@ class LoraSlots:
             assert isinstance(layer, SlotLinear)
             yield layer
 
-    def use(self, *, count: int | None = None, rows: Sequence[int] | None = None) -> None:
-        """What the next batches use: the first ``count`` slots in equal consecutive shares of the rows, or for each row its own slot."""
-        if (count is None) == (rows is None):
-            raise ValueError("give count or rows")
+    def use(self, *, count: int | None = None, rows: Sequence[int] | None = None, stacked: int | None = None) -> None:
+        """What the next batches use: the first ``count`` slots in equal consecutive shares of the rows, or for each row its own slot, or
+        for every row the sum of the first ``stacked`` slots (0: the bare layers alone compute)."""
+        if [count, rows, stacked].count(None) != 2:
+            raise ValueError("give count, rows or stacked")
         self.selection.active = self._checked(count - 1) + 1 if count else 1
+        self.selection.stacked = self._checked(stacked - 1) + 1 if stacked else stacked
         self.selection.rows = None if rows is None else self._row_buffer([self._checked(row) for row in rows])
 
     def set_scale(self, slot: int, scale: float) -> None:
@@ -107,16 +110,22 @@ class LoraSlots:
         return {key: matrix.to(dtype or flat.dtype).contiguous() for key, matrix in named.items()}
 
     def remove(self) -> None:
-        """Takes the wrappers off: the transformer is the bare base again. Compiled graphs are lost."""
+        """Takes the wrappers off: the transformer is the bare base again. Compiled graphs are lost, unless :meth:`put_on` follows."""
         for module, layer in zip(self.modules, list(self.layers()), strict=True):
             _replace(self.transformer, module, layer.base_layer)
+
+    def put_on(self) -> None:
+        """The very wrappers that :meth:`remove` took off, as they were: another set of slots may have served in between."""
+        for module, layer in self._layers.items():
+            _refuse_wrapped(module, self.transformer.get_submodule(module))
+            _replace(self.transformer, module, layer)
 
     def _install(self) -> None:
         down, up = ({place.module: place for place in self.places if place.side == side} for side in "AB")
         for module in self.modules:
-            base_layer = self.transformer.get_submodule(module)
             matrices = (down[module].of(self.weights), up[module].of(self.weights))
-            _replace(self.transformer, module, SlotLinear(base_layer, *matrices, self.selection))
+            self._layers[module] = SlotLinear(self.transformer.get_submodule(module), *matrices, self.selection)
+        self.put_on()
 
     def _row_buffer(self, rows: list[int]) -> torch.Tensor:
         """One tensor for each batch size, written in place: its identity stays, so compiled graphs do too."""
@@ -135,12 +144,16 @@ def _places(transformer: nn.Module, modules: Sequence[str], rank: int) -> Iterat
     start = 0
     for module in modules:
         layer = transformer.get_submodule(module)
-        if isinstance(layer, SlotLinear):
-            raise RuntimeError(f"{module} has slots already")
+        _refuse_wrapped(module, layer)
         for side, shape in (("A", (rank, layer.in_features)), ("B", (layer.out_features, rank))):
             place = Place(module, side, start, shape)  # type: ignore[arg-type]
             start = _end(place)
             yield place
+
+
+def _refuse_wrapped(module: str, layer: nn.Module) -> None:
+    if isinstance(layer, SlotLinear):
+        raise RuntimeError(f"{module} has slots already")
 
 
 def _end(place: Place) -> int:

@@ -20,6 +20,7 @@ class Selection(nn.Module):
         super().__init__()
         self.active = 1  # leading slots in use; each has an equal, consecutive share of the batch's rows
         self.rows: torch.Tensor | None = None  # [B] slot of each row; None: equal shares
+        self.stacked: int | None = None  # so many leading slots are added up for every row; 0: none, and no work for them
         self.register_buffer("scales", torch.ones(count, device=device), persistent=False)
 
 
@@ -36,6 +37,11 @@ class SlotLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         chosen, y = self.selection, self.base_layer(x)
+        if chosen.stacked is not None:
+            for slot in range(chosen.stacked):
+                one = slice(slot, slot + 1)
+                y = grouped_lora(y, x, self.lora_A[one], self.lora_B[one], chosen.scales[one])
+            return y
         if chosen.rows is not None:
             return grouped_lora(y, x, self.lora_A[chosen.rows], self.lora_B[chosen.rows], chosen.scales[chosen.rows])
         return grouped_lora(y, x, self.lora_A[: chosen.active], self.lora_B[: chosen.active], chosen.scales[: chosen.active])

@@ -15,7 +15,7 @@ from storage.wiring import Storage
 
 @dataclass
 class Turns:
-    """Of one worker. A job is overtaken at most ``settings.overtake_times`` times by each worker, and by none once it waited ``overtake_s``."""
+    """Of one worker. It lets a job be overtaken at most ``settings.overtake_times`` times, and not once it has waited ``overtake_s``."""
 
     storage: Storage
     overtaken: Counter[str] = field(default_factory=Counter)
@@ -48,7 +48,7 @@ class Turns:
 def choose(
     waiting: Sequence[WaitingPortrait], job_id: str, held: str | None, overtaken: Counter[str], most: int, oldest_allowed: datetime
 ) -> tuple[str, list[str]]:
-    """The job to run, and those that it overtakes. ``waiting`` is in order of arrival; none of ``oldest_allowed`` or before is overtaken."""
+    """The job to run, and those that it overtakes: none that came at ``oldest_allowed`` or before. ``waiting`` is in order of arrival."""
     own = next((job for job in waiting if job.job_id == job_id), None)
     kin = next((job for job in waiting if held is not None and job.adapter_id == held), None)
     if own is None or kin is None or own.adapter_id == held:

@@ -75,7 +75,7 @@ def test_a_slot_computes_what_peft_computes(base: BaseModel, slots: LoraSlots) -
     base.transformer.set_adapters(["default"], weights=[0.5])
     theirs = predict(base, [1, 2])
     lora.detach(base.transformer)
-    slots._install()
+    slots.put_on()
     assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -92,6 +92,41 @@ def test_each_row_has_its_own_adapter(base: BaseModel, slots: LoraSlots) -> None
     assert torch.allclose(predict(base, [0, 1, 2]), torch.cat(alone), rtol=1e-5, atol=1e-6)
     slots.use(count=2)  # two rows each
     assert torch.allclose(predict(base, [0, 0, 1, 1]), torch.cat([alone[0], alone[0], alone[1], alone[1]]), rtol=1e-5, atol=1e-6)
+
+
+def test_stacked_slots_add_up_and_none_is_the_bare_base(base: BaseModel, slots: LoraSlots) -> None:
+    one, two = adapter(base, 1), adapter(base, 2)
+    slots.write(0, one)
+    slots.write(1, two)
+    slots.set_scale(1, 0.5)
+    slots.use(stacked=0)
+    bare = predict(base, [1, 2])
+    slots.use(stacked=2)
+    both = predict(base, [1, 2])
+    slots.remove()
+    assert torch.equal(predict(base, [1, 2]), bare)
+    wide = LoraSlots(base.transformer, modules(base), rank=2 * RANK, dtype=torch.float32)
+    scaled = {key: weight * (0.5 if "lora_B" in key else 1.0) for key, weight in two.items()}
+    wide.write(0, {key: torch.cat([one[key], scaled[key]], 0 if "lora_A" in key else 1) for key in one})
+    assert torch.allclose(predict(base, [1, 2]), both, rtol=1e-5, atol=1e-6)
+    wide.remove()
+    slots.put_on()
+
+
+def test_two_sets_of_slots_serve_in_turns(base: BaseModel, slots: LoraSlots) -> None:
+    slots.write(0, adapter(base, 1))
+    before, wrappers = predict(base, [1]), list(slots.layers())
+    with pytest.raises(RuntimeError, match="already"):
+        LoraSlots(base.transformer, modules(base), rank=RANK, dtype=torch.float32)
+    slots.remove()
+    other = LoraSlots(base.transformer, modules(base), rank=2, dtype=torch.float32)
+    other.write(0, adapter(base, 2, rank=2))
+    with pytest.raises(RuntimeError, match="already"):
+        slots.put_on()
+    assert not torch.allclose(predict(base, [1]), before)
+    other.remove()
+    slots.put_on()
+    assert torch.equal(predict(base, [1]), before) and list(slots.layers()) == wrappers
 
 
 def gradients(base: BaseModel, seeds: Sequence[int]) -> None:
