@@ -67,13 +67,15 @@ class FolderStore:
             return self.path(key).stat().st_size
 
     def list(self, prefix: str) -> Iterator[str]:
+        return (key for key in self.versions(prefix) if not key.rpartition("/")[2].startswith(_TEMPORARY))
+
+    def versions(self, prefix: str) -> Iterator[str]:
         folder = self.root / prefix.rpartition("/")[0]
         if not folder.resolve().is_relative_to(self.root.resolve()):
             raise ValueError(f"unsafe prefix {prefix!r}")
-        files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(_TEMPORARY))
-        for path in files:
+        for path in sorted(folder.rglob("*")):
             key = path.relative_to(self.root).as_posix()
-            if key.startswith(prefix):
+            if key.startswith(prefix) and path.is_file():
                 yield key
 
     def erase(self, what: str | Iterable[str]) -> Erased:

@@ -53,8 +53,14 @@ class ObjectStore(Protocol):
     def list(self, prefix: str) -> Iterator[str]:
         """Keys that start with ``prefix``, in order."""
 
+    def versions(self, prefix: str) -> Iterator[str]:
+        """The key of everything stored under ``prefix``, once for each version: old ones, delete markers and unfinished uploads too."""
+
     def erase(self, what: str | Iterable[str]) -> Erased:
-        """Every version of all keys under a prefix (a string that ends in ``/``), or of the keys given. What is missing is no error."""
+        """Every version of all keys under a prefix (a string that ends in ``/``), or of the keys given. What is missing is no error.
+
+        Under a prefix, unfinished uploads go as well.
+        """
 
     def presign_get(self, key: str, ttl_s: int, filename: str | None = None) -> str:
         """A URL that serves the object until it expires; with ``filename``, as a download of that name."""

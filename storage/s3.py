@@ -91,10 +91,15 @@ class S3Store:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 yield from (item["Key"] for item in page.get("Contents", []))
 
+    def versions(self, prefix: str) -> Iterator[str]:
+        with _translated(prefix):
+            yield from (one["Key"] for one in self._versions(prefix))
+            yield from (one["Key"] for one in self._unfinished(prefix))
+
     def erase(self, what: str | Iterable[str]) -> Erased:
         with _translated("erase"):
+            total = self._abort(what) if isinstance(what, str) else Erased()
             versions = self._versions(what) if isinstance(what, str) else (one for key in what for one in self._versions_of(key))
-            total = Erased()
             while some := list(islice(versions, ERASED_AT_ONCE)):
                 total += self._erase_some(some)
             return total
@@ -117,9 +122,25 @@ class S3Store:
                 for item in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
                     yield {"Key": item["Key"], "VersionId": item["VersionId"]}
         except ClientError as error:  # stores that keep no versions, such as Garage, may not know the question
-            if error.response.get("Error", {}).get("Code") != "NotImplemented":
+            if not _unknown(error):
                 raise
             yield from ({"Key": key} for key in self.list(prefix))
+
+    def _unfinished(self, prefix: str) -> Iterator[dict[str, str]]:
+        """Parts of large uploads whose worker died: neither objects nor versions, and stored all the same."""
+        try:
+            for page in self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix):
+                yield from ({"Key": item["Key"], "UploadId": item["UploadId"]} for item in page.get("Uploads", []))
+        except ClientError as error:
+            if not _unknown(error):
+                raise
+
+    def _abort(self, prefix: str) -> Erased:
+        uploads = list(self._unfinished(prefix))
+        for upload in uploads:
+            with suppress(self._client.exceptions.NoSuchUpload):  # finished or aborted meanwhile
+                self._client.abort_multipart_upload(Bucket=self.bucket, **upload)
+        return Erased(len(uploads), tuple(sorted({key_digest(upload["Key"]) for upload in uploads})))
 
     def _versions_of(self, key: str) -> Iterator[dict[str, str]]:
         return (one for one in self._versions(key) if one["Key"] == key)
@@ -129,6 +150,10 @@ class S3Store:
         if errors := answer.get("Errors"):
             raise ServiceDown(f"the object store did not erase {len(errors)} objects: {errors[0].get('Code')}")
         return Erased(len(versions), tuple(sorted({key_digest(one["Key"]) for one in versions})))
+
+
+def _unknown(error: ClientError) -> bool:
+    return error.response.get("Error", {}).get("Code") == "NotImplemented"
 
 
 @contextmanager

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from urllib.parse import urlsplit
 
 import boto3
 import httpx
@@ -101,10 +104,67 @@ def test_every_version_is_erased(s3: S3Store, s3_url: str, bucket: str) -> None:
     s3.put("acc/1/a", b"one")
     s3.put("acc/1/a", b"two")
     client.delete_object(Bucket=bucket, Key="acc/1/a")  # only a marker
+    assert list(s3.versions("acc/1/")) == ["acc/1/a"] * 3
     assert s3.erase("acc/1/").count == 3
+    assert list(s3.versions("acc/")) == []
     left = client.list_object_versions(Bucket=bucket)
     assert "Versions" not in left
     assert "DeleteMarkers" not in left
+
+
+def test_an_unfinished_upload_is_erased(s3: S3Store, s3_url: str, bucket: str) -> None:
+    client = boto3.client("s3", endpoint_url=s3_url, region_name="us-east-1")
+    for key in ("acc/1/a", "acc/2/b"):
+        upload = client.create_multipart_upload(Bucket=bucket, Key=key)
+        client.upload_part(Bucket=bucket, Key=key, UploadId=upload["UploadId"], PartNumber=1, Body=b"x" * 100)
+    assert (list(s3.list("acc/")), list(s3.versions("acc/1/"))) == ([], ["acc/1/a"])
+    assert s3.erase("acc/1/").count == 1
+    assert list(s3.versions("acc/")) == ["acc/2/b"]
+
+
+@pytest.fixture
+def plain_s3_url(s3_url: str) -> Iterator[str]:
+    """The same server behind a gate that knows neither versions nor unfinished uploads, as some S3-compatible stores do."""
+    gate = ThreadingHTTPServer(("127.0.0.1", 0), type("PlainGate", (Gate,), {"behind": s3_url}))
+    Thread(target=gate.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{gate.server_port}"
+    gate.shutdown()
+    gate.server_close()
+
+
+class Gate(BaseHTTPRequestHandler):
+    behind: str
+
+    def forward(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.command == "GET" and urlsplit(self.path).query.startswith(("versions", "uploads")):
+            return self.answer(501, b"<Error><Code>NotImplemented</Code><Message>no versions here</Message></Error>")
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+        answer = httpx.request(self.command, self.behind + self.path, content=body, headers=headers)
+        return self.answer(answer.status_code, answer.content)
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_a_store_that_knows_no_versions_is_erased_all_the_same(plain_s3_url: str, bucket: str) -> None:
+    plain = S3Store.from_url(f"s3://{bucket}?endpoint_url={plain_s3_url}&region=us-east-1&addressing=path")
+    for key in ("acc/1/a", "acc/1/b/c", "acc/10/a"):
+        plain.put(key, b"x")
+    assert list(plain.versions("acc/1/")) == ["acc/1/a", "acc/1/b/c"]
+    erased = plain.erase("acc/1/")
+    assert (erased.count, len(erased.digests)) == (2, 2)
+    assert plain.erase(["acc/10/a", "acc/missing"]).count == 1
+    assert list(plain.versions("acc/")) == []
 
 
 def test_a_presigned_form_uploads_and_a_link_serves(s3: S3Store) -> None:
@@ -140,6 +200,7 @@ def test_erasing_leaves_no_empty_folders_and_no_half_files(folder: FolderStore) 
     folder.put("acc/1/a/b", b"x")
     (folder.root / "acc/1/.part-abc").write_bytes(b"half")
     assert list(folder.list("acc/")) == ["acc/1/a/b"]
+    assert sorted(folder.versions("acc/")) == ["acc/1/.part-abc", "acc/1/a/b"]
     folder.erase("acc/1/")
     assert not (folder.root / "acc/1").exists()
 
