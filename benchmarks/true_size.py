@@ -64,9 +64,7 @@ def flux1_dev(true_text: bool, tiny: bool) -> tuple[Parts, dict[str, Any]]:
     parts: Parts = {
         "transformer": lambda: FluxTransformer2DModel(**transformer),
         "vae": lambda: AutoencoderKL(**_vae(tiny), latent_channels=16, scaling_factor=0.3611, shift_factor=0.1159, **_NO_QUANT_CONV),
-        "text_encoder": lambda: CLIPTextModel(
-            CLIPTextConfig(**{**CLIP_L, "num_hidden_layers": 12 if true_text else 1, **_vocabulary(tiny)})
-        ),
+        "text_encoder": lambda: CLIPTextModel(CLIPTextConfig(**clip)),
         "text_encoder_2": lambda: T5EncoderModel(T5Config(**{**t5, **({} if true_text else small), **_vocabulary(tiny)}, **T5_SHAPE)),
     }
     index = {
