@@ -59,8 +59,11 @@ class Base(DeclarativeBase):
 
 def waiting_index(table: str, ended: str) -> Index:
     """Finds what is due without reading past all that was sent before."""
-    waits = text(f"{ended} IS NULL AND failed_at IS NULL")
-    return Index(f"ix_{table}_waiting", "next_attempt_at", sqlite_where=waits, postgresql_where=waits)
+    return partial_index(f"ix_{table}_waiting", "next_attempt_at", f"{ended} IS NULL AND failed_at IS NULL")
+
+
+def partial_index(name: str, column: str, condition: str) -> Index:
+    return Index(name, column, sqlite_where=text(condition), postgresql_where=text(condition))
 
 
 def account_fk() -> Mapped[str]:
@@ -181,8 +184,12 @@ class Job(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None] = mapped_column()
     completed_at: Mapped[datetime | None] = mapped_column()
+    counted_at: Mapped[datetime | None] = mapped_column()  # when it was added to the totals, which outlive it
 
-    __table_args__ = (Index("ix_jobs_state_kind_created", "state", "kind", "created_at"),)
+    __table_args__ = (
+        Index("ix_jobs_state_kind_created", "state", "kind", "created_at"),
+        partial_index("ix_jobs_uncounted", "completed_at", "completed_at IS NOT NULL AND counted_at IS NULL"),
+    )
 
 
 class Training(Base):
@@ -367,3 +374,12 @@ class Receipt(Base):
     body: Mapped[dict[str, Any]] = mapped_column(default=dict)
     signature: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Total(Base):
+    """What all ended jobs came to, of no account: a job's row goes with its account, and a counter that falls would be misread."""
+
+    __tablename__ = "totals"
+    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    labels: Mapped[str] = mapped_column(String(300), primary_key=True)  # canonical JSON: {"kind": "training", …}
+    value: Mapped[float] = mapped_column(Float)
