@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     text_image_encoder: str = Field(
         "auto", description="'auto': the miniature's own, else openai/clip-vit-base-patch32; or a hub id or folder."
     )
+    controlnet: str = Field("auto", description="ControlNet for poses: 'auto': the miniature's own, else none; or a hub id or folder.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1' …")
     cpu_threads: int = Field(0, description="Threads for tensor work on a CPU worker; 0: all cores.")
 
@@ -128,6 +129,13 @@ class Settings(BaseSettings):
     @cached_property
     def text_image_encoder_path(self) -> str:
         return self._encoder(self.text_image_encoder, "clip", "openai/clip-vit-base-patch32")
+
+    @cached_property
+    def controlnet_path(self) -> str:
+        """What ``from_pretrained`` takes; empty: no poses."""
+        own = self.miniature_dir / "control"
+        auto = str(own) if self.base_model == "miniature" and own.is_dir() else ""
+        return auto if self.controlnet == "auto" else self.controlnet
 
     def _encoder(self, setting: str, own: str, hub: str) -> str:
         if setting != "auto":

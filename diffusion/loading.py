@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizationConfig
@@ -25,6 +25,9 @@ from diffusion.families import Family, family_of
 from diffusion.hub import fetch
 from diffusion.precision import Precision, choose
 
+if TYPE_CHECKING:
+    from diffusion.control import Control
+
 log = get_logger("diffusion")
 
 
@@ -39,6 +42,7 @@ class BaseModel:
     precision: Precision
     parts: dict[str, Any]  # diffusers component name → module, tokenizer or scheduler
     offloaded: set[str] = field(default_factory=set)  # parts that stay on the CPU and visit the device while in use
+    control: Control | None = None  # a ControlNet for poses, if the operator has one: :func:`diffusion.control.add_control`
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,7 +95,8 @@ class BaseModel:
     def pipeline(self, mode: str = "text_to_image") -> Any:
         """A pipeline over the shared components, with a scheduler of its own, since schedulers keep the state of one run."""
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
-        pipeline = self.family.pipelines[mode](**(self.components() | {"scheduler": scheduler}))
+        beside = {"controlnet": self.control.model} if mode == "pose" and self.control else {}
+        pipeline = self.family.pipelines[mode](**(self.components() | {"scheduler": scheduler} | beside))
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

@@ -16,6 +16,7 @@ from PIL import Image
 from core.errors import JobFailed
 from core.settings import Settings
 from core.words import Mode, PortraitStage
+from diffusion.control import add_control
 from diffusion.loading import BaseModel, load_base
 from inference.adapters import AdapterCache
 from inference.engine import Engine
@@ -64,6 +65,8 @@ def open_state(storage: Storage) -> RenderState:
     """Loads the base model that the settings name."""
     settings = storage.settings
     base = load_base(settings.base_model_path, precision=settings.precision, device=settings.device, revision=settings.base_revision)
+    if settings.controlnet_path:
+        add_control(base, settings.controlnet_path)
     return RenderState(storage, base)
 
 

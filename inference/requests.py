@@ -21,7 +21,7 @@ STEPS, GUIDANCE = 28, 3.5
 @dataclass(frozen=True)
 class RenderRequest:
     """Picture n of ``count`` has seed ``seed + n``. Sides in pixels; 0, and steps or guidance None: the base model's own.
-    ``options`` are the mode's own parameters."""
+    ``style_adapter`` is the name of the second adapter that the engine is given, if any. ``options`` are the mode's own parameters."""
 
     prompt: str
     seed: int = 0
@@ -33,6 +33,7 @@ class RenderRequest:
     lora_scale: float = 1.0
     mode: Mode = Mode.TEXT_TO_IMAGE
     reference: Image.Image | None = None
+    style_adapter: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,6 +58,15 @@ class RenderRequest:
     def steps(self) -> int:
         assert self.num_inference_steps is not None, "the engine resolves a request before it asks a mode"
         return self.num_inference_steps
+
+    def option(self, name: str, default: float, least: float, most: float) -> float:
+        """A number of the mode's own; :class:`core.errors.UserError` if it is none or out of range."""
+        try:
+            value = float(self.options.get(name, default))
+        except (TypeError, ValueError):
+            value = float("nan")
+        _between(name, value, least, most)
+        return value
 
     @property
     def seeds(self) -> list[int]:

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxControlNetModel, FluxPipeline, FluxTransformer2DModel
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5TokenizerFast
 
@@ -23,6 +23,18 @@ def build_tiny_flux(folder: Path, seed: int = 0, dtype: torch.dtype = torch.floa
         torch.manual_seed(seed)
         FluxPipeline(**_components()).to(dtype).save_pretrained(folder)
     (folder / "likeness.json").write_text(json.dumps({"resolution": RESOLUTION, "licence": "Apache-2.0", "recipe": RECIPE}))
+    return folder
+
+
+def build_tiny_control(folder: Path, transformer: FluxTransformer2DModel, seed: int = 0, **config: int) -> Path:
+    """A ControlNet for that transformer whose ways out are random instead of zero, so that it has an effect."""
+    shape = {key: value for key, value in transformer.config.items() if not key.startswith("_") and key != "out_channels"}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        control = FluxControlNetModel(**(shape | {"num_single_layers": 0, "guidance_embeds": False} | config))
+        for layer in (control.controlnet_x_embedder, *control.controlnet_blocks):
+            torch.nn.init.normal_(layer.weight)
+    control.save_pretrained(folder)
     return folder
 
 

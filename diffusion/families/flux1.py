@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from diffusers import FluxImg2ImgPipeline, FluxKontextPipeline, FluxPipeline
+from diffusers import FluxControlNetPipeline, FluxImg2ImgPipeline, FluxKontextPipeline, FluxPipeline
 
 from diffusion import latents as latent_space
 from diffusion import schedules
@@ -28,6 +28,7 @@ class Flux1(Family):
         "text_to_image": FluxPipeline,
         "image_to_image": FluxImg2ImgPipeline,
         "reference": FluxKontextPipeline,
+        "pose": FluxControlNetPipeline,
     }
     text_encoder_names = ("text_encoder", "text_encoder_2")
     tokenizer_names = ("tokenizer", "tokenizer_2")
