@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -11,10 +12,13 @@ from PIL import Image
 from diffusion.loading import BaseModel
 from diffusion.text import encode_prompts
 from metrics.encoders import IdentityEncoder, TextImageEncoder
+from trainer.caches import TrainingCache
 from trainer.recipe import Recipe
 
 RENDER_BATCH = 4
-KEPT_BASELINES = 64
+KEPT_CLASS_WORDS = 64
+
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,20 @@ class Bench:
     identity: IdentityEncoder
     text_image: TextImageEncoder
     baselines: dict[tuple, Scores] = field(default_factory=dict)
+    class_caches: dict[tuple, TrainingCache] = field(default_factory=dict)
 
     def baseline(self, prompts: Sequence[str], recipe: Recipe, check: Callable[[], None] = lambda: None) -> Scores:
         """What the bare base model makes of the class-word prompts; rendered once for each class word and kept."""
         key = (*prompts, recipe.resolution, recipe.validation_steps, recipe.validation_guidance)
-        if key not in self.baselines:
-            while len(self.baselines) >= KEPT_BASELINES:  # class words are free text: the oldest goes
-                del self.baselines[next(iter(self.baselines))]
-            self.baselines[key] = self.judge(self.render(prompts, recipe, check), prompts)
-        return self.baselines[key]
+        return self.kept(self.baselines, key, lambda: self.judge(self.render(prompts, recipe, check), prompts))
+
+    def kept(self, store: dict[tuple, Kept], key: tuple, make: Callable[[], Kept]) -> Kept:
+        """What is in ``store`` under ``key``, made first if it is not."""
+        if key not in store:
+            while len(store) >= KEPT_CLASS_WORDS:  # class words are free text: the oldest goes
+                del store[next(iter(store))]
+            store[key] = make()
+        return store[key]
 
     def judge(self, images: list[Image.Image], plain_prompts: Sequence[str]) -> Scores:
         return Scores(self.identity.embed(images), self.text_image.similarity(images, plain_prompts))

@@ -30,6 +30,7 @@ class Fitted:
     seed: int
     trained_keys: Sequence[str]
     held_out: int
+    masked: int | None  # photos in which the subject was found, so that what is around it counted less; None: masks were not asked for
     selection: Selection
     reference_embedding: Sequence[float]  # mean of the learned photos' unit vectors: all that scoring a portrait needs of them
 
@@ -62,7 +63,12 @@ def make_card(bench: Bench, fitted: Fitted, weights: Path) -> dict[str, Any]:
         "seed": fitted.seed,
         "recipe": fitted.recipe.model_dump(mode="json"),
         "weights": {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)},
-        "data": {"photos": len(fitted.trained_keys), "held_out": fitted.held_out, "digest": data_digest(fitted.trained_keys)},
+        "data": {
+            "photos": len(fitted.trained_keys),
+            "held_out": fitted.held_out,
+            "masked": fitted.masked,
+            "digest": data_digest(fitted.trained_keys),
+        },
         "scores": fitted.selection.scores(),
         "reference_embedding": [round(value, 6) for value in fitted.reference_embedding],
         "encoders": {"identity": bench.identity.id, "text_image": bench.text_image.id},

@@ -33,7 +33,7 @@ class Draw:
 class DrawPlan:
     """What draws of one run have in common. ``mu`` shifts noise levels; see :func:`diffusion.schedules.sample_sigmas`."""
 
-    seed: int
+    seed: int | str
     photo_count: int
     batch_size: int
     latent_shape: tuple[int, ...]
@@ -62,7 +62,7 @@ class DrawPlan:
         return torch.randperm(self.photo_count, generator=generator(self.seed, "order", epoch)).tolist()
 
 
-def generator(seed: int, purpose: str, number: int) -> torch.Generator:
+def generator(seed: int | str, purpose: str, number: int) -> torch.Generator:
     """A CPU generator of its own for every purpose and number; digests keep neighbouring seeds apart."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)

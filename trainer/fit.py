@@ -13,14 +13,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from core.errors import JobFailed, UserError
+from core.errors import UserError
 from diffusion import lora
 from diffusion.devices import GIB_HEADROOM, free_memory, training_attention
 from diffusion.loading import BaseModel
-from diffusion.schedules import add_noise, velocity
 from trainer.caches import TrainingCache
 from trainer.checkpoints import CheckpointFolder
-from trainer.draws import Draw, DrawPlan
+from trainer.draws import DrawPlan
+from trainer.losses import DivergenceWatch, FlowLoss, not_a_number
 from trainer.recipe import Recipe
 from trainer.trainee import Trainee, learning_rate, lora_spec
 
@@ -35,10 +35,6 @@ class StepReport:
     eta_s: float
 
 
-class FitDiverged(JobFailed):
-    """Loss or gradients are not finite: nothing that follows could be right, so nothing follows."""
-
-
 OnStep = Callable[[StepReport], None]
 OnSaved = Callable[[Path], None]
 
@@ -50,27 +46,37 @@ def fit(
     checkpoints: CheckpointFolder,
     *,
     seed: int = 0,
+    class_cache: TrainingCache | None = None,
     on_step: OnStep = lambda report: None,
     on_saved: OnSaved = lambda path: None,
 ) -> dict[int, Path]:
-    """Fits an adapter and returns the candidate adapters by step.
+    """Fits an adapter and returns the candidate adapters by step. ``class_cache``: pictures for the class-preservation loss.
 
     Goes on from the newest state in ``checkpoints``; on a CPU a resumed run gives bit-identical weights. ``on_step`` may raise to stop.
     The base model is left as it was found, without adapter. Raises :class:`FitDiverged`.
     """
     try:
-        return _Fit(base, cache, recipe, checkpoints, seed).run(on_step, on_saved)
+        return _Fit(base, cache, recipe, checkpoints, seed, class_cache).run(on_step, on_saved)
     finally:
         lora.detach(base.transformer)
 
 
 class _Fit:
-    def __init__(self, base: BaseModel, cache: TrainingCache, recipe: Recipe, checkpoints: CheckpointFolder, seed: int) -> None:
+    def __init__(
+        self,
+        base: BaseModel,
+        cache: TrainingCache,
+        recipe: Recipe,
+        checkpoints: CheckpointFolder,
+        seed: int,
+        class_cache: TrainingCache | None = None,
+    ) -> None:
         self.base, self.cache, self.recipe, self.checkpoints = base, cache, recipe, checkpoints
         self.accelerator = open_accelerator(base, recipe)
+        self.loss = FlowLoss(base, cache, recipe, class_cache)
+        self.watch = DivergenceWatch(recipe.divergence_limit, recipe.divergence_window)
         self.plan = draw_plan(base, cache, recipe, seed)
-        self.text = cache.text.to(base.device)
-        self.ids = base.family.image_ids(*cache.latents.shape[-2:]).to(base.device, base.dtype)
+        self.class_plan = draw_plan(base, self.loss.class_cache, recipe, seed, "class") if self.loss.class_cache else None
         self.trainee = Trainee.attach(base, recipe, seed)
         self.clock = StepClock()
 
@@ -94,6 +100,7 @@ class _Fit:
         if newest is None:
             return 0
         self.trainee.restore(newest.tensors)
+        self.watch.restore(newest.tensors)
         return newest.step
 
     def _step(self, step: int) -> float:
@@ -103,12 +110,17 @@ class _Fit:
         micro_batches = self.recipe.gradient_accumulation_steps
         losses = [self._micro_batch(step, step * micro_batches + micro) for micro in range(micro_batches)]
         self.trainee.average_in(self.recipe.ema_decay, step)
-        return self.accelerator.reduce(torch.stack(losses).mean(), "mean").item()
+        loss, relative = self.accelerator.reduce(torch.stack(losses).mean(0), "mean").tolist()
+        self.watch.see(relative, step + 1)
+        return loss
 
     def _micro_batch(self, step: int, number: int) -> torch.Tensor:
-        draw = self.plan.draw(number).share(self.accelerator.process_index, self.accelerator.num_processes)
+        """The loss, and the same relative to a blind guess's: [2]."""
+        share = (self.accelerator.process_index, self.accelerator.num_processes)
+        draw = self.plan.draw(number).share(*share)
+        class_draw = self.class_plan.draw(number).share(*share) if self.class_plan else None
         with self.accelerator.accumulate(self.transformer):
-            loss = self._loss(draw)
+            loss = self.loss(self.transformer, draw, class_draw)
             self._refuse_unless_finite(loss, "loss", step)
             self.accelerator.backward(loss)
             if self.accelerator.sync_gradients:
@@ -116,23 +128,11 @@ class _Fit:
                 self._refuse_unless_finite(norm, "gradient", step)
             self.optimizer.step()
             self.optimizer.zero_grad()
-        return loss.detach()
-
-    def _loss(self, draw: Draw) -> torch.Tensor:
-        """Mean squared error of the velocity, in float32."""
-        device, dtype = self.base.device, self.base.dtype
-        latents, noise, sigmas = self.cache.latents[draw.indices].to(device), draw.noise.to(device), draw.sigmas.to(device)
-        rows = [self.cache.empty_row if gone else index for index, gone in zip(draw.indices, draw.dropped, strict=True)]
-        family = self.base.family
-        tokens = family.pack(add_noise(latents, noise, sigmas)).to(dtype)
-        predicted = family.predict(self.transformer, tokens, self.ids, self.text.rows(rows), sigmas, self.recipe.guidance)
-        return torch.nn.functional.mse_loss(predicted.float(), family.pack(velocity(latents, noise)))
+        return torch.stack([loss.detach(), loss.detach() / self.loss.blind(draw, class_draw)])
 
     def _refuse_unless_finite(self, value: torch.Tensor | None, what: str, step: int) -> None:
         if value is not None and not math.isfinite(value.item()):
-            raise FitDiverged(
-                f"The training became unstable: the {what} of step {step + 1} is not a number. Start it again with another seed."
-            )
+            raise not_a_number(what, step + 1)
 
     def _save(self, step: int, on_saved: OnSaved) -> None:
         """Candidate first: a state at or past a candidate's step promises that the candidate is there."""
@@ -143,13 +143,13 @@ class _Fit:
             state = self.trainee.adapter_state(strength, self.base.dtype)
             on_saved(self.checkpoints.save_candidate(step, state))
         if step % self.recipe.checkpoint_every == 0 or step == self.recipe.steps:
-            on_saved(self.checkpoints.save_state(step, self.trainee.tensors()))
+            on_saved(self.checkpoints.save_state(step, self.trainee.tensors() | self.watch.tensors()))
 
     def _needs_checkpointing(self) -> bool:
         if self.recipe.gradient_checkpointing != "auto":
             return self.recipe.gradient_checkpointing == "on"
-        tokens = self.ids.shape[0] + self.text.text_ids.shape[0]
-        needed = activation_bytes(self.base.transformer, tokens * self.recipe.batch_size)
+        tokens = self.loss.ids.shape[0] + self.loss.text.text_ids.shape[0]
+        needed = activation_bytes(self.base.transformer, tokens * self.recipe.batch_size * (2 if self.class_plan else 1))
         return self.base.device.type == "cuda" and free_memory(self.base.device) < needed + GIB_HEADROOM
 
 
@@ -191,17 +191,18 @@ def open_accelerator(base: BaseModel, recipe: Recipe) -> Accelerator:
     return accelerator
 
 
-def draw_plan(base: BaseModel, cache: TrainingCache, recipe: Recipe, seed: int) -> DrawPlan:
+def draw_plan(base: BaseModel, cache: TrainingCache, recipe: Recipe, seed: int, purpose: str = "") -> DrawPlan:
+    """``purpose`` keeps draws of other pictures apart from those of the photos; captions are dropped of photos only."""
     tokens = base.family.image_ids(*cache.latents.shape[-2:]).shape[0]
     return DrawPlan(
-        seed=seed,
+        seed=f"{purpose}/{seed}" if purpose else seed,
         photo_count=len(cache),
         batch_size=recipe.batch_size,
         latent_shape=tuple(cache.latents.shape[1:]),
         mu=base.family.shift(base, tokens) if recipe.sigma_shift else 0.0,
         sigma_mean=recipe.sigma_mean,
         sigma_std=recipe.sigma_std,
-        caption_dropout=recipe.caption_dropout,
+        caption_dropout=0.0 if purpose else recipe.caption_dropout,
     )
 
 

@@ -26,7 +26,9 @@ from trainer.cards import Fitted, data_digest, header, make_card
 from trainer.checkpoints import CheckpointFolder
 from trainer.curation import Curated, curate, require
 from trainer.fit import StepReport, fit
+from trainer.masks import subject_mask
 from trainer.photos import TrainingPhoto, from_images
+from trainer.preservation import class_cache
 from trainer.recipe import Recipe
 from trainer.selection import Candidate, Reals, Selection, select
 
@@ -86,13 +88,15 @@ def train(
     with watch.stage(TrainingStage.CAPTION):
         captions = caption_photos(learned, run.words, bench.text_image)
     with watch.stage(TrainingStage.ENCODE):
-        cache = _encode(bench, learned, captions, run.recipe, watch)
+        cache = _encode(bench, learned, captions, run, watch)
+        class_pictures = class_cache(bench, run.words.class_word, run.recipe, watch.check)
     with watch.stage(TrainingStage.FIT):
-        candidates = _fit(bench, cache, run, folder, watch, on_saved)
+        candidates = _fit(bench, cache, class_pictures, run, folder, watch, on_saved)
     with watch.stage(TrainingStage.SELECT):
         selection = _select(bench, candidates, reals, run, watch)
     reference = reals.embeds.mean(0).tolist()
-    fitted = Fitted(run.words, run.kind, run.base_name, run.recipe, run.seed, cache.keys, len(reals.held_out), selection, reference)
+    masked = cache.masked if run.recipe.background_weight < 1 else None
+    fitted = Fitted(run.words, run.kind, run.base_name, run.recipe, run.seed, cache.keys, len(reals.held_out), masked, selection, reference)
     return _write(bench, fitted, folder, curated)
 
 
@@ -108,17 +112,27 @@ def hold_out(curated: Curated, count: int, seed: int) -> tuple[list[TrainingPhot
     return photos, Reals(photos, curated.embeds[learned], curated.embeds[sorted(chosen)])
 
 
-def _encode(bench: Bench, photos: Sequence[TrainingPhoto], captions: Sequence[str], recipe: Recipe, watch: Watch) -> TrainingCache:
-    captioned = [CaptionedPhoto(photo.key, photo.image, caption) for photo, caption in zip(photos, captions, strict=True)]
+def _encode(bench: Bench, photos: Sequence[TrainingPhoto], captions: Sequence[str], run: Run, watch: Watch) -> TrainingCache:
+    masked = run.recipe.background_weight < 1
+    masks = [subject_mask(photo.image, run.kind) if masked else None for photo in photos]
+    captioned = [CaptionedPhoto(p.key, p.image, caption, mask) for p, caption, mask in zip(photos, captions, masks, strict=True)]
 
     def on_photo(done: int) -> None:
         watch.progress(step=done, total=len(captioned))
         watch.check()
 
-    return build_cache(bench.base, captioned, recipe.resolution, on_photo)
+    return build_cache(bench.base, captioned, run.recipe.resolution, on_photo)
 
 
-def _fit(bench: Bench, cache: TrainingCache, run: Run, folder: Path, watch: Watch, on_saved: Callable[[Path], None]) -> dict[int, Path]:
+def _fit(
+    bench: Bench,
+    cache: TrainingCache,
+    class_pictures: TrainingCache | None,
+    run: Run,
+    folder: Path,
+    watch: Watch,
+    on_saved: Callable[[Path], None],
+) -> dict[int, Path]:
     identity = {
         "recipe": run.recipe.model_dump(mode="json"),
         "seed": run.seed,
@@ -130,7 +144,8 @@ def _fit(bench: Bench, cache: TrainingCache, run: Run, folder: Path, watch: Watc
         watch.progress(step=report.step, total=report.total, loss=report.loss, eta_s=report.eta_s)
         watch.check()
 
-    return fit(bench.base, cache, run.recipe, CheckpointFolder(folder, identity), seed=run.seed, on_step=on_step, on_saved=on_saved)
+    checkpoints = CheckpointFolder(folder, identity)
+    return fit(bench.base, cache, run.recipe, checkpoints, seed=run.seed, class_cache=class_pictures, on_step=on_step, on_saved=on_saved)
 
 
 def _select(bench: Bench, candidates: dict[int, Path], reals: Reals, run: Run, watch: Watch) -> Selection:

@@ -62,6 +62,22 @@ class Recipe(PydanticModel):
     sigma_std: float = Field(1.0, gt=0, description="Logit-normal deviation (Esser et al. 2024: 1).")
     sigma_shift: bool = Field(True, description="Apply the family's resolution shift to training noise levels, as in sampling.")
 
+    # What the loss is of
+    background_weight: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Weight of what is around the subject; below 1 photos are masked (published: 0.1). 1: no masks.",
+    )
+    class_preservation: float = Field(
+        0.0, ge=0, le=10, description="Weight of the base's own pictures of the class (DreamBooth: 1); doubles the work of a step. 0: off."
+    )
+    class_images: int = Field(16, ge=1, le=256, description="The base's own pictures of the class word, rendered once and kept.")
+    divergence_limit: float = Field(
+        0.8, gt=0, description="Stop when the loss, relative to that of a blind guess, stays above this; working models have 0.2–0.5."
+    )
+    divergence_window: int = Field(25, ge=5, description="Steps whose median loss is judged: single losses are noise.")
+
     # Checkpoints and their choice
     checkpoint_every: int = Field(250, ge=1, description="Steps between resumable checkpoints (avatar pipelines: 250).")
     candidates: tuple[float, ...] = Field((0.5, 0.75, 1.0), description="Shares of the steps whose adapters compete in selection.")

@@ -1,7 +1,7 @@
 import pytest
 
 from core.errors import JobCanceled
-from trainer.bench import KEPT_BASELINES, Bench
+from trainer.bench import KEPT_CLASS_WORDS, Bench
 from trainer.recipe import Recipe
 
 
@@ -33,6 +33,6 @@ def test_baselines_are_kept_but_not_for_ever(bench: Bench, recipe: Recipe) -> No
     own = Bench(bench.base, bench.identity, bench.text_image)
     first = own.baseline(["a cat"], recipe)
     assert own.baseline(["a cat"], recipe) is first
-    own.baselines.update({(f"{n}",): first for n in range(KEPT_BASELINES)})
+    own.baselines.update({(f"{n}",): first for n in range(KEPT_CLASS_WORDS)})
     own.baseline(["a dog"], recipe)
-    assert len(own.baselines) == KEPT_BASELINES and ("a dog", 32, 2, 3.5) in own.baselines
+    assert len(own.baselines) == KEPT_CLASS_WORDS and ("a dog", 32, 2, 3.5) in own.baselines

@@ -10,7 +10,8 @@ from diffusion.loading import BaseModel, load_base
 from tests.tiny import build_tiny_flux
 from trainer.caches import TrainingCache
 from trainer.checkpoints import CheckpointFolder
-from trainer.fit import FitDiverged, StepClock, StepReport, activation_bytes, fit
+from trainer.fit import StepClock, StepReport, activation_bytes, fit
+from trainer.losses import FitDiverged
 from trainer.recipe import Recipe
 
 
