@@ -51,13 +51,12 @@ def count_ended(storage: Storage) -> int:
 
 
 def note_pass(storage: Storage) -> int:
-    """A scheduler is at work: the moment, in Unix seconds, written now and then."""
+    """A scheduler is at work: the moment, in Unix seconds, written now and then. Returns 0: it is no work that waited."""
     known = read(storage).get((SCHEDULER_PASS, _labels()), 0.0)
-    if time.time() - known < PASS_NOTED_EVERY_S:
-        return 0
-    with storage.db.session() as session:
-        _upsert(session, (SCHEDULER_PASS, _labels()), time.time(), time.time())
-    return 1
+    if time.time() - known >= PASS_NOTED_EVERY_S:
+        with storage.db.session() as session:
+            _upsert(session, (SCHEDULER_PASS, _labels()), time.time(), time.time())
+    return 0
 
 
 def read(storage: Storage) -> dict[tuple[str, str], float]:
