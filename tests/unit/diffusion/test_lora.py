@@ -2,12 +2,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import FluxPipeline
+from diffusers import FluxPipeline, FluxTransformer2DModel
 from PIL import Image
 from safetensors.torch import save_file
 
 from core.errors import UserError
 from diffusion import lora
+from diffusion.families.flux1 import Flux1
 from diffusion.loading import BaseModel
 
 Q = "transformer.transformer_blocks.0.attn.to_q"
@@ -148,3 +149,11 @@ def test_equal_adapters_are_equal_files(tmp_path: Path) -> None:
     files = [lora.save(tmp_path / f"{n}.safetensors", state, {"a": 1, "b": "ü"}).read_bytes() for n in range(8)]
     assert len(set(files)) == 1
     assert lora.read(tmp_path / "0.safetensors")[1] == {"a": 1, "b": "ü"}
+
+
+@pytest.mark.parametrize(("target_set", "megabytes"), [("image", 149.4), ("compact", 142.0), ("single", 127.0), ("attention", 104.6)])
+def test_target_sets_have_the_size_that_they_claim_at_true_size(target_set: str, megabytes: float) -> None:
+    with torch.device("meta"):
+        transformer = FluxTransformer2DModel(guidance_embeds=True)
+    layers = [transformer.get_submodule(name) for name in Flux1().lora_modules(transformer, target_set)]
+    assert sum(2 * 32 * (layer.in_features + layer.out_features) for layer in layers) / 1e6 == pytest.approx(megabytes, abs=0.1)
