@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 
 from core.errors import ServiceDown
 from core.logs import get_logger
-from storage import erasure, jobs, mails
+from storage import erasure, jobs, mails, totals
 from storage.idempotency import KEPT as IDEMPOTENCY_KEPT
 from storage.mails import Post
 from storage.tables import IdempotencyRecord, Mail, SignInToken, Upload, WebSession, now
@@ -32,6 +32,8 @@ def keep_jobs(storage: Storage) -> dict[str, int]:
     chores: dict[str, Callable[[], int]] = {
         "requeued": lambda: jobs.requeue_expired(storage),
         "published": lambda: publish_waiting(storage),
+        "counted": lambda: totals.count_ended(storage),
+        "pass_noted": lambda: totals.note_pass(storage),
     }
     return _do_all(chores)
 
