@@ -82,8 +82,14 @@ class Settings(BaseSettings):
     gpu_price_per_hour: float = Field(0.0, description="Used to state a cost per adapter and per portrait.")
     currency: str = "USD"
 
-    log_level: str = "INFO"
-    log_json: bool = False
+    # Watching it
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_json: bool = Field(False, description="One JSON object a line instead of key=value for people.")
+    metrics_token: SecretStr = Field(
+        SecretStr(""), description="Prometheus reads GET /metrics of the API with this bearer token; empty: it is not served there."
+    )
+    metrics_port: int = Field(0, description="The API serves the same figures on a port of their own, to whoever reaches it; 0: no.")
+    metrics_host: str = Field("127.0.0.1", description="Address of metrics_port.")
 
     @cached_property
     def database(self) -> str:
