@@ -34,10 +34,18 @@ def pick_device(setting: str = "auto") -> torch.device:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on the device."""
+    """Bytes that this process can still allocate on the device; a cap (``torch.cuda.set_per_process_memory_fraction``) counts."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        free, total = torch.cuda.mem_get_info(device)
+        reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        cap = torch.cuda.get_per_process_memory_fraction(device) * total - torch.cuda.memory_allocated(device)
+        return int(min(free + reusable, cap))
     return psutil.virtual_memory().available
+
+
+def has_fp8(device: torch.device) -> bool:
+    """Ada (8.9), Hopper (9.0) and later multiply fp8."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 def describe(device: torch.device) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import BitsAndBytesConfig, DiffusionPipeline, PipelineQuantizationConfig
+from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import nn
@@ -23,7 +23,8 @@ from core.logs import get_logger
 from diffusion.devices import GIB_HEADROOM, free_memory, pick_device
 from diffusion.families import Family, family_of
 from diffusion.hub import fetch
-from diffusion.precision import Precision, choose
+from diffusion.precision import Precision, choose, room_for_both_orders
+from diffusion.quantise import quantise
 
 if TYPE_CHECKING:
     from diffusion.control import Control
@@ -124,6 +125,7 @@ def load_base(path: str | Path, *, precision: str = "auto", device: str = "auto"
     where = pick_device(device)
     held = choose(precision, where, transformer_bytes(folder))
     parts = _load_parts(folder, held)
+    quantise(parts["transformer"], held, where, both_orders=room_for_both_orders(where, transformer_bytes(folder)))
     base = BaseModel(str(path), folder, family, where, held, parts)
     _place(base)
     log.info("base model loaded", base=base.path, family=family.name, device=str(where), precision=held.name)
@@ -140,9 +142,7 @@ def _load_parts(folder: Path, precision: Precision) -> dict[str, Any]:
         library.disable_progress_bar()
         library.set_verbosity_error()  # their warnings quote the customers' prompts
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            folder, dtype=precision.dtype, use_safetensors=True, quantization_config=_quantisation(precision)
-        )
+        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=precision.dtype, use_safetensors=True)
     except (OSError, SafetensorError) as error:
         raise UserError("base-model/incomplete", "The base model cannot be read", f"{folder}: {error}") from error
     parts = {name: part for name, part in pipeline.components.items() if part is not None}
@@ -150,16 +150,6 @@ def _load_parts(folder: Path, precision: Precision) -> dict[str, Any]:
         if isinstance(part, nn.Module):
             part.eval().requires_grad_(False)
     return parts
-
-
-def _quantisation(precision: Precision) -> PipelineQuantizationConfig | None:
-    """NF4 with double quantisation for the transformer only: text encoders and VAE lose more than they save (QLoRA, Dettmers 2023)."""
-    if not precision.quantised:
-        return None
-    nf4: Any = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=precision.dtype
-    )
-    return PipelineQuantizationConfig(quant_mapping={"transformer": nf4})
 
 
 def _place(base: BaseModel) -> None:

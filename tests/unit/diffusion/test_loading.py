@@ -6,7 +6,7 @@ import torch
 
 from core.errors import UserError
 from diffusion.loading import BaseModel, load_base
-from diffusion.precision import BF16, FP32, NF4, _by_memory, choose
+from diffusion.precision import BF16, FP8, FP32, NF4, _by_memory, choose
 from tests.tiny import RESOLUTION, build_tiny_flux
 
 CPU = torch.device("cpu")
@@ -86,19 +86,20 @@ def test_offloaded_parts_visit_the_device_and_leave(base: BaseModel) -> None:
     assert parts["vae"].trips == []
 
 
-@pytest.mark.parametrize(("setting", "expected"), [("fp32", FP32), ("bf16", BF16)])
+@pytest.mark.parametrize(("setting", "expected"), [("fp32", FP32), ("bf16", BF16), ("fp8", FP8), ("nf4", NF4)])
 def test_an_asked_precision_is_taken(setting: str, expected: object) -> None:
     assert choose(setting, CPU) == expected
 
 
-@pytest.mark.parametrize("setting", ["nf4", "fp8"])
-def test_a_precision_that_cannot_work_is_refused(setting: str) -> None:
+def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(UserError):
-        choose(setting, CPU)
+        choose("int3", CPU)
 
 
 def test_auto_takes_the_widest_precision_that_fits() -> None:
     gib = 2**30
-    assert _by_memory(free_bytes=80 * gib, weight_bytes=24 * gib) == BF16
-    assert _by_memory(free_bytes=24 * gib, weight_bytes=24 * gib) == NF4
-    assert _by_memory(free_bytes=8 * gib, weight_bytes=30 * 2**20) == BF16
+    assert _by_memory(free_bytes=80 * gib, weight_bytes=24 * gib, fp8=True) == BF16
+    assert _by_memory(free_bytes=24 * gib, weight_bytes=24 * gib, fp8=True) == FP8
+    assert _by_memory(free_bytes=24 * gib, weight_bytes=24 * gib, fp8=False) == NF4
+    assert _by_memory(free_bytes=16 * gib, weight_bytes=24 * gib, fp8=True) == NF4
+    assert _by_memory(free_bytes=8 * gib, weight_bytes=30 * 2**20, fp8=False) == BF16
