@@ -12,7 +12,8 @@ from starlette.middleware import Middleware
 from api import pages, problems, views
 from api.events import Broadcaster, Snapshot
 from api.limits import BodyLimit, body_limit
-from api.routes import account, adapters, health, objects, photos, portraits, sign_in, subjects, trainings
+from api.metrics import own_port
+from api.routes import account, adapters, health, metrics, objects, photos, portraits, sign_in, subjects, trainings
 from api.security import SecurityHeaders, policy
 from api.site import site_facts
 from api.state import State
@@ -37,6 +38,7 @@ ROUTERS = (
     portraits.styles_router,
     account.router,
     health.router,
+    metrics.router,
 )
 ABOUT = (
     "Fit an adapter on photos of one person or pet, and render portraits from it. Errors are RFC 9457 problem+json; lists are keyset-paged."
@@ -76,7 +78,8 @@ def _snapshot(row: Any) -> Snapshot:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    yield
     state: State = app.state.likeness
+    with own_port(state.settings, state.storage):
+        yield
     await state.broadcaster.close()
     state.photo_pool.close()
