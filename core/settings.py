@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     mail_from: str = "Likeness <likeness@localhost>"
     cache_dir: Path | None = Field(None, description="Worker's disk cache of adapters and scratch; default var_dir/cache.")
 
+    styles_dir: Path | None = Field(None, description="Operator's own styles and style adapters; default var_dir/styles.")
+
     # The web
     host: str = "127.0.0.1"
     port: int = 8000
@@ -70,6 +72,18 @@ class Settings(BaseSettings):
     max_attempts: int = 3
     scheduler_interval_s: float = 2.0
 
+    # How long things are kept; customers are told before, and get a receipt after
+    photos_kept_days: int = Field(30, ge=0, description="Photos go so long after their last training or upload; 0: never.")
+    portraits_kept_days: int = Field(0, ge=0, description="Portraits go so long after they were made; 0: never.")
+    idle_account_days: int = Field(0, ge=0, description="An account goes, whole, so long after its last use; 0: never.")
+    retention_notice_days: int = Field(7, ge=0, description="The mail that announces it comes so long before.")
+    backup_days: int = Field(0, ge=0, description="How long your own backups keep what was erased here; receipts state it. 0: no backups.")
+
+    # Webhooks
+    webhooks_allow_private: bool = Field(
+        False, description="Also send to private addresses and by plain http: for trying on one machine, never where customers sign up."
+    )
+
     # Rendering
     adapter_cache_bytes: int = 2 * 2**30
     adapter_disk_bytes: int = 20 * 2**30
@@ -106,6 +120,10 @@ class Settings(BaseSettings):
     @cached_property
     def caches(self) -> Path:
         return self.cache_dir or self.var_dir / "cache"
+
+    @cached_property
+    def styles(self) -> Path:
+        return self.styles_dir or self.var_dir / "styles"
 
     @cached_property
     def site_url(self) -> str:

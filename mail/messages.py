@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 TEMPLATES = Path(__file__).with_name("templates")
+USEFUL_FOR = {"sign_in": timedelta(days=1), "account_erased": timedelta(hours=1)}  # then a kept copy (folder outbox) goes
 
 
 def render(template: str, context: dict[str, Any], *, to: str, sender: str, site_url: str, dedupe_key: str) -> EmailMessage:
@@ -28,6 +29,8 @@ def render(template: str, context: dict[str, Any], *, to: str, sender: str, site
     message["To"] = address(to)
     message["Date"] = format_datetime(datetime.now(UTC))
     message["Message-ID"] = message_id(dedupe_key, sender)
+    if template in USEFUL_FOR:
+        message["Expires"] = format_datetime(datetime.now(UTC) + USEFUL_FOR[template])  # RFC 4021
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation replies, please
     message.set_content(_text(f"{template}/body.txt", words))
     message.add_alternative(_text(f"{template}/body.html", words), subtype="html")

@@ -25,3 +25,6 @@ class Post:
 
     def held_for(self, address: str) -> int:
         return self._sender.held_for(address)
+
+    def forget_expired(self) -> int:
+        return self._sender.forget_expired()

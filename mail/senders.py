@@ -7,9 +7,11 @@ import smtplib
 import ssl
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -28,6 +30,9 @@ class Sender(Protocol):
         """Remove kept copies of what was sent to the address; how many."""
 
     def held_for(self, address: str) -> int: ...
+
+    def forget_expired(self) -> int:
+        """Remove kept copies whose ``Expires`` has passed; how many."""
 
 
 class MailRefused(Exception):
@@ -70,6 +75,12 @@ class FolderSender:
     def held_for(self, address: str) -> int:
         return sum(1 for _ in self._sent_to(address))
 
+    def forget_expired(self) -> int:
+        gone = [path for path, message in self._messages() if _expired(message)]
+        for path in gone:
+            path.unlink(missing_ok=True)
+        return len(gone)
+
     def _write(self, message: EmailMessage, mark: str) -> None:
         at = message["Date"].datetime.strftime("%Y%m%dT%H%M%S")
         handle, name = tempfile.mkstemp(dir=self.folder, prefix=".part-")
@@ -80,10 +91,18 @@ class FolderSender:
         os.replace(name, self.folder / f"{at}-{mark}.eml")
 
     def _sent_to(self, address: str) -> Iterator[Path]:
-        for path in sorted(self.folder.glob("*.eml")):
-            to = message_from_bytes(path.read_bytes(), policy=policy.default)["To"]
-            if any(one.addr_spec.lower() == address.lower() for one in to.addresses):
+        for path, message in self._messages():
+            if any(one.addr_spec.lower() == address.lower() for one in message["To"].addresses):
                 yield path
+
+    def _messages(self) -> Iterator[tuple[Path, EmailMessage]]:
+        for path in sorted(self.folder.glob("*.eml")):
+            with suppress(FileNotFoundError):  # erased meanwhile
+                yield path, message_from_bytes(path.read_bytes(), policy=policy.default)
+
+
+def _expired(message: EmailMessage) -> bool:
+    return message["Expires"] is not None and parsedate_to_datetime(message["Expires"]) < datetime.now(UTC)
 
 
 class SmtpSender:
@@ -107,6 +126,9 @@ class SmtpSender:
         return 0  # nothing is kept here
 
     def held_for(self, address: str) -> int:
+        return 0
+
+    def forget_expired(self) -> int:
         return 0
 
     def _connection(self) -> smtplib.SMTP:

@@ -7,14 +7,16 @@ may be in the middle of storing an object: the prefixes are swept again for an h
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from core.errors import not_found
-from storage import receipts
-from storage.erasure_plan import SCOPES, make_plan, remove_rows
+from core.errors import ServiceDown, UserError, not_found
+from storage import erasure_news, receipts
+from storage.erasure_plan import SCOPES, make_plan
+from storage.erasure_rows import remove_mentions, remove_rows
 from storage.mails import Post
 from storage.objects import key_digest
 from storage.tables import Account, Erasure, Receipt, now
@@ -24,6 +26,7 @@ __all__ = ["SCOPES", "erase", "resume_unfinished", "sweep_again"]
 
 SWEPT_FOR, SWEPT_EVERY = timedelta(hours=1), timedelta(minutes=1)
 RESUMED_AFTER = timedelta(minutes=1)
+BEGIN_ATTEMPTS = 3  # PostgreSQL ends one of two transactions that wait for each other, such as this one and a new training's
 
 
 def erase(storage: Storage, post: Post, scope: str, target_id: str, account_id: str | None = None) -> Receipt:
@@ -34,13 +37,7 @@ def erase(storage: Storage, post: Post, scope: str, target_id: str, account_id: 
     """
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r}")
-    with storage.db.session() as session:
-        receipt = receipts.of_target(session, target_id)
-        if receipt is None:
-            _begin(session, scope, target_id, account_id)
-        elif account_id is not None and receipt.body["account_sha256"] != receipts.target_digest(account_id):
-            raise not_found(scope)
-    return receipt or _finish(storage, post, target_id)
+    return _begin_surely(storage, scope, target_id, account_id) or _finish(storage, post, target_id)
 
 
 def resume_unfinished(storage: Storage, post: Post) -> int:
@@ -55,64 +52,92 @@ def resume_unfinished(storage: Storage, post: Post) -> int:
 
 
 def sweep_again(storage: Storage) -> int:
-    """Once more, each minute, over what was erased within the hour, for what a worker stored late. Returns how many objects that were."""
+    """Once more, each minute, over what was erased within the hour, for objects and messages that came late. Returns how many that were."""
     due = (Erasure.finished_at.is_not(None), Erasure.swept_at < now() - SWEPT_EVERY)
     with storage.db.reader() as session:
         if session.scalar(select(Erasure.target_id).where(*due).limit(1)) is None:
             return 0
     with storage.db.session() as session:
         session.execute(delete(Erasure).where(Erasure.finished_at < now() - SWEPT_FOR))
-        swept = update(Erasure).where(*due).values(swept_at=now()).returning(Erasure.prefixes)
-        prefixes = [prefix for found in session.scalars(swept) for prefix in found]
-    return sum(storage.objects.erase(prefix).count for prefix in prefixes)
+        swept = update(Erasure).where(*due).values(swept_at=now()).returning(Erasure.prefixes, Erasure.account_id, Erasure.about)
+        found = session.execute(swept).all()
+        mentions = sum(remove_mentions(session, account_id, about.get("ids", [])).total() for _, account_id, about in found)
+    return mentions + sum(storage.objects.erase(prefix).count for prefixes, _, _ in found for prefix in prefixes)
 
 
-def _begin(session: Session, scope: str, target_id: str, account_id: str | None) -> None:
-    begun = session.get(Erasure, target_id)
-    if begun is not None:
-        _check_owner(begun, account_id)
-        return
-    plan = make_plan(session, scope, target_id, account_id)
+def _begin_surely(storage: Storage, scope: str, target_id: str, account_id: str | None) -> Receipt | None:
+    for attempt in range(1, BEGIN_ATTEMPTS + 1):
+        try:
+            with storage.db.session() as session:
+                return _begin(session, scope, target_id, account_id)
+        except ServiceDown:
+            if attempt == BEGIN_ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _begin(session: Session, scope: str, target_id: str, account_id: str | None) -> Receipt | None:
+    """The receipt, if it was all done before; None once the erasure has begun, here or in another process."""
+    if (receipt := receipts.of_target(session, target_id)) is not None:
+        if account_id is not None and receipt.body["account_sha256"] != receipts.target_digest(account_id):
+            raise not_found(scope)
+        return receipt
+    if _begun(session, target_id, account_id):
+        return None
+    try:
+        plan = make_plan(session, scope, target_id, account_id)
+    except UserError:
+        if _begun(session, target_id, account_id):  # by another process, while this one waited for its lock
+            return None
+        raise
     email = session.scalar(select(Account.email).where(Account.id == plan.account_id)) or ""
     rows = remove_rows(session, plan, email)
-    session.add(
-        Erasure(
-            target_id=target_id,
-            scope=scope,
-            account_id=plan.account_id,
-            address=email if scope == "account" else "",
-            prefixes=plan.prefixes,
-            object_keys=plan.object_keys,
-            rows=rows,
-            started_at=now(),
-        )
-    )
+    erasure = Erasure(target_id=target_id, scope=scope, account_id=plan.account_id, rows=rows, started_at=now())
+    erasure.prefixes, erasure.object_keys = plan.prefixes, plan.object_keys
+    erasure.address, erasure.about = email if scope == "account" else "", plan.about | {"ids": plan.ids}
+    session.add(erasure)
+    return None
 
 
-def _check_owner(erasure: Erasure, account_id: str | None) -> None:
-    if account_id not in (None, erasure.account_id):
+def _begun(session: Session, target_id: str, account_id: str | None) -> bool:
+    erasure = session.get(Erasure, target_id)
+    if erasure is not None and account_id not in (None, erasure.account_id):
         raise not_found(erasure.scope)
+    return erasure is not None
 
 
 def _finish(storage: Storage, post: Post, target_id: str) -> Receipt:
-    with storage.db.reader() as session:
-        erasure = session.get_one(Erasure, target_id)
-    keys = [key for key in erasure.object_keys if storage.objects.exists(key)]
-    keys += [key for prefix in erasure.prefixes for key in storage.objects.list(prefix)]
-    with storage.db.session() as session:  # noted before they go: a crash must not make the receipt forget them
-        session.get_one(Erasure, target_id).digests = sorted({*erasure.digests, *map(key_digest, keys)})
-    versions = storage.objects.erase(erasure.object_keys).count + sum(storage.objects.erase(prefix).count for prefix in erasure.prefixes)
+    erasure = _note_objects(storage, target_id)
+    storage.objects.erase(erasure.object_keys)
+    for prefix in erasure.prefixes:
+        storage.objects.erase(prefix)
     mails = post.erase_for(erasure.address) if erasure.address else 0
     with storage.db.session() as session:
-        receipt = _write_receipt(session, storage, target_id, versions, mails)
+        receipt = _write_receipt(session, storage, target_id, mails)
     storage.db.forget_erased_pages()
     return receipt
 
 
-def _write_receipt(session: Session, storage: Storage, target_id: str, versions: int, mails: int) -> Receipt:
+def _note_objects(storage: Storage, target_id: str) -> Erasure:
+    """Noted before they go: neither a crash nor a second process that finds less must make the receipt forget them."""
+    with storage.db.reader() as session:
+        erasure = session.get_one(Erasure, target_id)
+    found = Counter(key for prefix in erasure.prefixes for key in storage.objects.versions(prefix))
+    for wanted in erasure.object_keys:
+        found[wanted] += sum(key == wanted for key in storage.objects.versions(wanted))
+    with storage.db.session() as session:
+        noted = session.get_one(Erasure, target_id, with_for_update=True)
+        noted.digests = sorted({*noted.digests, *map(key_digest, +found)})
+        noted.versions = max(noted.versions, found.total())
+        return noted
+
+
+def _write_receipt(session: Session, storage: Storage, target_id: str, mails: int) -> Receipt:
     erasure = session.get_one(Erasure, target_id, with_for_update=True)
     written = receipts.of_target(session, target_id)
     if written is not None:  # another process finished it first
         return written
-    erasure.versions, erasure.address, erasure.object_keys, erasure.finished_at = versions, "", [], now()
-    return receipts.write(session, storage.settings, erasure, mails)
+    receipt = receipts.write(session, storage.settings, erasure, mails)
+    erasure_news.tell(session, erasure, receipt)
+    erasure.address, erasure.object_keys, erasure.finished_at = "", [], now()
+    return receipt

@@ -1,41 +1,22 @@
-"""What belongs to a target of erasure: rows, object prefixes, and messages that mention it."""
+"""What belongs to a target of erasure: rows by id, and objects by prefix. The target is locked, so that nothing joins it meanwhile."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from core.errors import not_found
+from core.errors import UserError, not_found
 from storage import keys
-from storage.tables import (
-    Account,
-    Adapter,
-    Base,
-    Consent,
-    IdempotencyRecord,
-    Job,
-    Mail,
-    Photo,
-    Portrait,
-    PortraitImage,
-    SignInToken,
-    Subject,
-    Tombstone,
-    Training,
-    Upload,
-    WebhookDelivery,
-    now,
-)
+from storage.retention_rules import old_portraits, photos_last_used
+from storage.tables import Account, Adapter, Base, Job, Photo, Portrait, RetentionNotice, Subject, Training
 
 
 @dataclass
 class Plan:
-    """Ids by table, and objects by prefix or key."""
+    """Ids by table, and objects by prefix or key. ``about``: what stays and may be told of the erasure (``subject_id``, …)."""
 
     account_id: str
     whole_account: bool = False
@@ -44,12 +25,14 @@ class Plan:
     adapters: list[str] = field(default_factory=list)
     portraits: list[str] = field(default_factory=list)
     photos: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
     prefixes: list[str] = field(default_factory=list)
     object_keys: list[str] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ids(self) -> list[str]:
-        return [*self.subjects, *self.trainings, *self.adapters, *self.portraits, *self.photos]
+        return [*self.subjects, *self.trainings, *self.adapters, *self.portraits, *self.photos, *self.notices]
 
 
 def make_plan(session: Session, scope: str, target_id: str, account_id: str | None) -> Plan:
@@ -62,22 +45,13 @@ def make_plan(session: Session, scope: str, target_id: str, account_id: str | No
     return build(session, row)
 
 
-def remove_rows(session: Session, plan: Plan, email: str) -> dict[str, int]:
-    """Delete the plan's rows and leave tombstones of its adapters. Returns ``{table: how many}``."""
-    for adapter_id in plan.adapters:
-        session.merge(Tombstone(target_id=adapter_id, created_at=now()))
-    counts = _remove_account(session, plan.account_id, email) if plan.whole_account else _remove_parts(session, plan)
-    return dict(sorted((name, count) for name, count in counts.items() if count))
-
-
 def _account(session: Session, account: Account) -> Plan:
     adapters = _ids(session, Adapter, Adapter.account_id == account.id)
     return Plan(account.id, whole_account=True, adapters=adapters, prefixes=[keys.account_prefix(account.id)])
 
 
 def _subject(session: Session, subject: Subject) -> Plan:
-    adapters = _ids(session, Adapter, Adapter.subject_id == subject.id)
-    plan = _adapters(session, subject.account_id, adapters)
+    plan = _adapters(session, subject.account_id, _ids(session, Adapter, Adapter.subject_id == subject.id))
     plan.subjects = [subject.id]
     plan.trainings = _ids(session, Training, Training.subject_id == subject.id)
     plan.photos = _ids(session, Photo, Photo.subject_id == subject.id)
@@ -86,17 +60,25 @@ def _subject(session: Session, subject: Subject) -> Plan:
 
 
 def _adapter(session: Session, adapter: Adapter) -> Plan:
-    return _adapters(session, adapter.account_id, [adapter.id])
+    plan = _adapters(session, adapter.account_id, [adapter.id])
+    plan.about = {"subject_id": adapter.subject_id}
+    return plan
 
 
 def _adapters(session: Session, account_id: str, adapters: list[str]) -> Plan:
     portraits = _ids(session, Portrait, Portrait.adapter_id.in_(adapters))
-    prefixes = [keys.adapter_prefix(account_id, one) for one in adapters] + [keys.portrait_prefix(account_id, one) for one in portraits]
-    return Plan(account_id, adapters=adapters, portraits=portraits, prefixes=prefixes)
+    prefixes = [keys.adapter_prefix(account_id, one) for one in adapters]
+    return Plan(account_id, adapters=adapters, portraits=portraits, prefixes=prefixes + _portrait_prefixes(account_id, portraits))
 
 
 def _portrait(session: Session, portrait: Portrait) -> Plan:
-    return Plan(portrait.account_id, portraits=[portrait.id], prefixes=[keys.portrait_prefix(portrait.account_id, portrait.id)])
+    subject = session.scalar(select(Adapter.subject_id).where(Adapter.id == portrait.adapter_id))
+    prefixes = _portrait_prefixes(portrait.account_id, [portrait.id])
+    return Plan(portrait.account_id, portraits=[portrait.id], prefixes=prefixes, about={"subject_id": subject} if subject else {})
+
+
+def _portrait_prefixes(account_id: str, portraits: list[str]) -> list[str]:
+    return [keys.portrait_prefix(account_id, one) for one in portraits]
 
 
 def _photo(session: Session, photo: Photo) -> Plan:
@@ -104,10 +86,36 @@ def _photo(session: Session, photo: Photo) -> Plan:
 
     The adapters fitted on it stay; erasing them is the customer's choice, one by one or with the subject.
     """
-    trainings = _ids(session, Training, Training.subject_id == photo.subject_id)
+    plan = _photos(session, photo.account_id, photo.subject_id, [photo])
+    trainings = select(Training.id).where(Training.subject_id == photo.subject_id)
     session.execute(update(Job).where(Job.target_id.in_(trainings), Job.completed_at.is_(None)).values(cancel_requested=True))
-    prefixes = [keys.training_prefix(photo.account_id, photo.subject_id, one) for one in trainings]
-    return Plan(photo.account_id, photos=[photo.id], prefixes=prefixes, object_keys=[photo.object_key, photo.thumb_key])
+    return plan
+
+
+def _photos(session: Session, account_id: str, subject_id: str, photos: list[Photo]) -> Plan:
+    session.scalar(select(Subject.id).where(Subject.id == subject_id).with_for_update())  # no training starts meanwhile
+    trainings = _ids(session, Training, Training.subject_id == subject_id)
+    plan = Plan(account_id, photos=[photo.id for photo in photos], about={"subject_id": subject_id})
+    plan.prefixes = [keys.training_prefix(account_id, subject_id, one) for one in trainings]
+    plan.object_keys = [key for photo in photos for key in (photo.object_key, photo.thumb_key)]
+    return plan
+
+
+def _unused_photos(session: Session, notice: RetentionNotice) -> Plan:
+    """All photos of a subject, as the notice said; ``retention/in-use`` (409) if they were used since."""
+    photos = list(session.scalars(select(Photo).where(Photo.subject_id == notice.target_id).order_by(Photo.id)))
+    plan = _photos(session, notice.account_id, notice.target_id, photos)
+    last_used = photos_last_used(session, [notice.target_id]).get(notice.target_id)
+    if last_used is None or last_used > notice.unused_since:
+        raise UserError("retention/in-use", "These photos are used again", status=409)
+    plan.notices, plan.about = [notice.id], plan.about | {"count": len(photos)}
+    return plan
+
+
+def _old_portraits(session: Session, notice: RetentionNotice) -> Plan:
+    portraits = old_portraits(session, notice.account_id, notice.unused_since)
+    prefixes = _portrait_prefixes(notice.account_id, portraits)
+    return Plan(notice.account_id, portraits=portraits, notices=[notice.id], prefixes=prefixes, about={"count": len(portraits)})
 
 
 SCOPES: dict[str, tuple[type[Base], Any]] = {
@@ -116,56 +124,11 @@ SCOPES: dict[str, tuple[type[Base], Any]] = {
     "adapter": (Adapter, _adapter),
     "portrait": (Portrait, _portrait),
     "photo": (Photo, _photo),
+    "photos": (RetentionNotice, _unused_photos),  # by retention: the target is the notice that was given
+    "portraits": (RetentionNotice, _old_portraits),
 }
 
 
 def _ids(session: Session, table: Any, condition: Any) -> list[str]:
-    return list(session.scalars(select(table.id).where(condition).order_by(table.id)))
-
-
-def _remove_account(session: Session, account_id: str, email: str) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    _delete(session, counts, Mail, or_(Mail.account_id == account_id, Mail.to == email))
-    _delete(session, counts, SignInToken, SignInToken.email == email)
-    for table in reversed(Base.metadata.sorted_tables):
-        if "account_id" in table.c and table.name not in ("erasures", "mails"):
-            result: Any = session.execute(delete(table).where(table.c.account_id == account_id))
-            counts[table.name] += result.rowcount
-    _delete(session, counts, Account, Account.id == account_id)
-    return counts
-
-
-def _remove_parts(session: Session, plan: Plan) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    _remove_mentions(session, counts, plan)
-    session.execute(update(Training).where(Training.adapter_id.in_(plan.adapters)).values(adapter_id=None))
-    for table, condition in (
-        (Job, Job.target_id.in_([*plan.trainings, *plan.portraits])),
-        (PortraitImage, PortraitImage.portrait_id.in_(plan.portraits)),
-        (Portrait, Portrait.id.in_(plan.portraits)),
-        (Adapter, Adapter.id.in_(plan.adapters)),
-        (Training, Training.id.in_(plan.trainings)),
-        (Photo, Photo.id.in_(plan.photos)),
-        (Upload, Upload.subject_id.in_(plan.subjects)),
-        (Consent, Consent.subject_id.in_(plan.subjects)),
-        (Subject, Subject.id.in_(plan.subjects)),
-    ):
-        _delete(session, counts, table, condition)
-    return counts
-
-
-def _remove_mentions(session: Session, counts: Counter[str], plan: Plan) -> None:
-    """Messages to the customer or their programs, and remembered answers, that name anything of the plan."""
-    for table, column in ((Mail, "context"), (WebhookDelivery, "payload"), (IdempotencyRecord, "body")):
-        for row in session.scalars(select(table).where(table.account_id == plan.account_id)):
-            value = getattr(row, column) or b""
-            text = value.decode(errors="replace") if isinstance(value, bytes) else json.dumps(value)
-            if any(one in text for one in plan.ids):
-                session.delete(row)
-                counts[table.__tablename__] += 1
-    session.flush()
-
-
-def _delete(session: Session, counts: Counter[str], table: Any, condition: Any) -> None:
-    result: Any = session.execute(delete(table).where(condition), execution_options={"synchronize_session": False})
-    counts[table.__tablename__] += result.rowcount
+    """Locked: on PostgreSQL a portrait of an adapter waits here too, and then finds the adapter gone."""
+    return list(session.scalars(select(table.id).where(condition).order_by(table.id).with_for_update()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -21,7 +22,8 @@ from storage.tables import Erasure, Receipt, now
 def write(session: Session, settings: Settings, erasure: Erasure, mails: int) -> Receipt:
     """The receipt of an erasure that has removed everything."""
     signer = Ed25519PrivateKey.from_private_bytes(derived_key(settings, "receipts"))
-    receipt_id = new_id("rct")
+    receipt_id, completed = new_id("rct"), now()
+    backups = completed + timedelta(days=settings.backup_days) if settings.backup_days else None
     body = {
         "id": receipt_id,
         "scope": erasure.scope,
@@ -33,12 +35,13 @@ def write(session: Session, settings: Settings, erasure: Erasure, mails: int) ->
         "object_key_sha256": erasure.digests,
         "sent_mails": mails,
         "started_at": erasure.started_at.isoformat(),
-        "completed_at": now().isoformat(),
+        "completed_at": completed.isoformat(),
+        "backups_gone_by": backups.isoformat() if backups else None,  # when the operator's last backup with it in it is gone
         "public_key": _base64(signer.public_key().public_bytes_raw()),
     }
     signature = _base64(signer.sign(_canonical(body)))
     receipt = Receipt(id=receipt_id, scope=erasure.scope, target_sha256=body["target_sha256"], body=body, signature=signature)
-    receipt.created_at = now()
+    receipt.created_at = completed
     session.add(receipt)
     return receipt
 

@@ -17,11 +17,14 @@ _OPERATIONAL = ("erasures",)  # gone an hour after; holds ids only
 
 
 def scan(storage: Storage, account_id: str, email: str | None = None, post: Post | None = None) -> list[str]:
-    """What still names the account or its address: ``table/primary key``, object keys, sent mails. Empty after an erasure."""
+    """What still names the account or its address: ``table/primary key``, object keys (once a version), sent mails.
+
+    Empty after an erasure, once the last mail is sent: until then its row, which belongs to no account, holds the address.
+    """
     words = [word for word in (account_id, email) if word]
     with storage.db.reader() as session:
         found = [row for table in Base.metadata.sorted_tables if table.name not in _OPERATIONAL for row in _rows(session, table, words)]
-    found += list(storage.objects.list(keys.account_prefix(account_id)))
+    found += list(storage.objects.versions(keys.account_prefix(account_id)))
     return found + ([f"sent mail to {email}"] * post.held_for(email) if post and email else [])
 
 

@@ -14,6 +14,10 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     "training_failed": {"subject_id": "sub_1", "subject_name": "Miso", "training_id": "trn_1", "reason": "Only 4 photos show the cat."},
     "account_erased": {"receipt_id": "rct_1"},
     "photos_expiring": {"subject_id": "sub_1", "subject_name": "Miso", "date": "1 May 2027"},
+    "photos_erased": {"subject_id": "sub_1", "subject_name": "Miso", "count": 12, "receipt_id": "rct_1"},
+    "portraits_expiring": {"count": 30, "made_until": "1 April 2027", "date": "1 May 2027"},
+    "portraits_erased": {"count": 30, "receipt_id": "rct_1"},
+    "account_expiring": {"last_used": "1 April 2026", "date": "1 May 2027"},
 }
 
 

@@ -111,6 +111,17 @@ def test_the_folder_forgets_one_customer(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_the_folder_forgets_what_is_of_no_more_use(tmp_path: Path) -> None:
+    sender, fresh, old, kept = FolderSender(tmp_path), message(key="fresh"), message(key="old"), message(key="kept")
+    del old["Expires"], kept["Expires"]
+    old["Expires"] = "Sat, 01 Nov 2025 12:00:00 +0000"
+    for one in (fresh, old, kept):
+        sender.send(one)
+    assert fresh["Expires"] is not None
+    assert (sender.forget_expired(), len(list(tmp_path.iterdir())), sender.forget_expired()) == (1, 2, 0)
+    assert old["Message-ID"].strip("<>").partition("@")[0] not in " ".join(path.name for path in tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ServiceDown, match="outbox"):

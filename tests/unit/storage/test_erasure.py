@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -88,10 +89,17 @@ def keys_left(storage: Storage, account: Account) -> list[str]:
     return list(storage.objects.list(keys.account_prefix(account.id)))
 
 
+def said_farewell(storage: Storage, post: FakePost, receipt: Receipt) -> None:
+    """The one thing that is left is the last mail; once it is sent, only the customer's mailbox has it."""
+    mails.deliver_due(storage, post)
+    assert post.sent == [(EMAIL, "account_erased", {"receipt_id": receipt.id})]
+    post.sent.clear()
+
+
 def test_the_household_is_everywhere(storage: Storage, home: Household, post: FakePost) -> None:
     """Otherwise the tests below would show nothing."""
     found = {where.partition("/")[0] for where in scan(storage, home.account.id, EMAIL, post)}
-    tables = {table.name for table in Base.metadata.sorted_tables if table.name not in ("receipts", "erasures", "tombstones")}
+    tables = {table.name for table in Base.metadata.sorted_tables if table.name not in ("receipts", "erasures", "tombstones", "totals")}
     assert tables <= found
     assert f"sent mail to {EMAIL}" in found
     assert "accounts" in found and len(keys_left(storage, home.account)) == 9
@@ -102,6 +110,7 @@ def test_nothing_of_an_erased_account_is_left(storage: Storage, home: Household,
     neighbours_photo = world.photo(neighbour)
     had = keys_left(storage, home.account)
     receipt = erasure.erase(storage, post, "account", home.account.id, home.account.id)
+    said_farewell(storage, post, receipt)
     assert scan(storage, home.account.id, EMAIL, post) == []
     assert storage.objects.exists(neighbours_photo.object_key)
     assert count(storage, Subject) == 1
@@ -150,12 +159,18 @@ def test_an_adapter_goes_with_its_portraits(storage: Storage, home: Household, p
     erasure.erase(storage, post, "adapter", home.adapter.id, home.account.id)
     assert not any(home.adapter.id in key or home.portrait.id in key for key in keys_left(storage, home.account))
     assert storage.objects.exists(home.photo.object_key)
-    assert (count(storage, Adapter), count(storage, Portrait), count(storage, WebhookDelivery), count(storage, IdempotencyRecord)) == (
-        1,
-        1,
-        0,
-        1,
-    )
+    assert (count(storage, Adapter), count(storage, Portrait), count(storage, IdempotencyRecord)) == (1, 1, 1)
+
+
+def test_programs_are_told_by_digest_and_the_message_that_named_it_goes(storage: Storage, home: Household, post: FakePost) -> None:
+    receipt = erasure.erase(storage, post, "adapter", home.adapter.id, home.account.id)
+    with storage.db.reader() as session:
+        (told,) = session.scalars(select(WebhookDelivery))
+    facts = {"target_sha256": sha256(home.adapter.id.encode()).hexdigest(), "receipt_id": receipt.id, "subject_id": home.miso.id}
+    assert (told.event, told.payload["data"]) == ("adapter.erased", facts | {"urls": {"get": f"/v1/receipts/{receipt.id}"}})
+    erasure.erase(storage, post, "subject", home.miso.id, home.account.id)
+    with storage.db.reader() as session:
+        assert [one.event for one in session.scalars(select(WebhookDelivery))] == ["subject.erased"]
 
 
 def test_a_portrait_goes_alone(storage: Storage, home: Household, post: FakePost) -> None:
@@ -213,6 +228,7 @@ def test_what_a_worker_stores_too_late_is_swept(storage: Storage, home: Househol
     assert erasure.sweep_again(storage) == 0  # not yet a minute
     _age(storage, home.account.id, swept_at=timedelta(minutes=2))
     assert scheduler.tick(storage, post)["late_objects_erased"] == 1
+    post.sent.clear()
     assert scan(storage, home.account.id, EMAIL, post) == []
 
 
@@ -234,8 +250,9 @@ def test_an_erasure_that_the_store_interrupted_is_finished_by_the_scheduler(stor
     assert scheduler.tick(storage, post)["erasures_resumed"] == 0  # the first one may still be at it
     _age(storage, home.account.id, started_at=timedelta(minutes=2))
     assert scheduler.tick(storage, post)["erasures_resumed"] == 1
-    assert scan(storage, home.account.id, EMAIL, post) == []
     receipt = erasure.erase(storage, post, "account", home.account.id, home.account.id)
+    said_farewell(storage, post, receipt)
+    assert scan(storage, home.account.id, EMAIL, post) == []
     assert receipt.body["object_key_sha256"] == sorted(map(key_digest, had))
 
 
@@ -254,7 +271,7 @@ def _age(storage: Storage, target_id: str, **ages: timedelta) -> None:
 class _DownWhenErasing:
     def __init__(self, storage: Storage) -> None:
         self.list: Callable[[str], Any] = storage.objects.list
-        self.exists: Callable[[str], bool] = storage.objects.exists
+        self.versions: Callable[[str], Any] = storage.objects.versions
 
     def erase(self, what: Any) -> Erased:
         raise ServiceDown("the object store does not answer")

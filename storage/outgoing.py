@@ -1,0 +1,46 @@
+"""What mails and webhook deliveries share: rows that wait, are taken by one sender, and are tried again later and later."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import CursorResult, update
+
+from storage.tables import Mail, WebhookDelivery, now
+from storage.wiring import Storage
+
+Outgoing = Mail | WebhookDelivery
+
+
+def take(storage: Storage, row: Outgoing, reserved_s: float) -> bool:
+    """Reserve the row for this sender, whose attempt must end within ``reserved_s``; False if another sender was faster.
+
+    ``row.attempts`` is then the number of this attempt, which every later write of it carries, as a lease carries its fence.
+    """
+    values = {"attempts": row.attempts + 1, "next_attempt_at": now() + timedelta(seconds=reserved_s)}
+    taken = note(storage, row, **values)
+    if taken:
+        row.attempts += 1
+    return taken
+
+
+def note(storage: Storage, row: Outgoing, **values: Any) -> bool:
+    """Write what came of it, unless the row is gone, has ended, or was taken by another sender since."""
+    table = type(row)
+    mine = (table.id == row.id, table.attempts == row.attempts, waits(table))
+    with storage.db.session() as session:
+        result = session.execute(update(table).where(*mine).values(**values), execution_options={"synchronize_session": False})
+        assert isinstance(result, CursorResult)
+        return result.rowcount == 1
+
+
+def waits(table: Any) -> Any:
+    """Neither sent nor given up."""
+    ended = table.sent_at if table is Mail else table.delivered_at
+    return ended.is_(None) & table.failed_at.is_(None)
+
+
+def backoff_s(attempts: int, first_s: float, factor: float, longest_s: float) -> float:
+    """Seconds to wait after so many attempts."""
+    return min(longest_s, first_s * factor ** (attempts - 1))
