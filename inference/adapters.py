@@ -1,4 +1,4 @@
-"""A worker's adapters, nearest first: RAM, disk, object store. One verb, ``ensure``; an erased adapter is in none of them."""
+"""A worker's adapters, nearest first: GPU, RAM, disk, object store, each bounded in bytes. One verb, ``ensure``; none holds erased ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sqlalchemy import select
@@ -26,6 +26,7 @@ DAMAGED = "The stored adapter is damaged. Train the subject again; we are sorry.
 SUFFIX = ".safetensors"
 
 Read = Callable[[Path, str], LoadedAdapter]  # of a file and the adapter's id; refuses what is no adapter of this base model
+Near = Callable[[LoadedAdapter], LoadedAdapter]  # a copy in the GPU's memory
 
 
 class DiskTier:
@@ -70,18 +71,19 @@ class DiskTier:
 
 
 class AdapterCache:
-    """Safe for threads: those that want one adapter at the same time load it once."""
+    """Safe for threads: those that want one adapter at the same time load it once. Without ``near`` there is no GPU tier."""
 
-    def __init__(self, storage: Storage, read: Read) -> None:
+    def __init__(self, storage: Storage, read: Read, near: Near | None = None) -> None:
         settings = storage.settings
-        self.storage, self._read = storage, read
+        self.storage, self._read, self._near = storage, read, near
         self.disk = DiskTier(settings.caches / "adapters", settings.adapter_disk_bytes)
         self._ram: ByteLru[LoadedAdapter] = ByteLru(settings.adapter_cache_bytes)
+        self._gpu: ByteLru[LoadedAdapter] = ByteLru(settings.adapter_gpu_bytes if near else 0)
         self._lock = threading.Lock()
         self._loading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def ensure(self, adapter: Adapter) -> tuple[LoadedAdapter, str]:
-        """The weights and where they came from (``ram``, ``disk`` or ``store``).
+        """The weights and where they came from (``gpu``, ``ram``, ``disk`` or ``store``).
 
         :class:`core.errors.JobFailed` if it was erased or its stored file is damaged; ``ServiceDown`` if the store does not answer.
         """
@@ -97,19 +99,32 @@ class AdapterCache:
     def evict(self, adapter_ids: set[str]) -> None:
         for adapter_id in adapter_ids:
             with self._lock:
+                self._gpu.drop(adapter_id)
                 self._ram.drop(adapter_id)
                 self._loading.pop(adapter_id, None)
             self.disk.drop(adapter_id)
 
-    def sweep(self) -> set[str]:
-        """Evicts what was erased since; returns it, so that the engine can forget it too."""
+    def sweep(self, also: Iterable[str] = ()) -> set[str]:
+        """Evicts what was erased since; returns it, so that the engine can forget it too. ``also``: ids that others hold."""
         with self._lock:
-            held = {*self._ram.keys(), *self.disk.ids()}
+            held = {*self._gpu.keys(), *self._ram.keys(), *self.disk.ids(), *also}
         gone = self._gone(sorted(held))
         self.evict(gone)
         return gone
 
     def _find(self, adapter: Adapter) -> tuple[LoadedAdapter, str]:
+        with self._lock:
+            found = self._gpu.get(adapter.id)
+        if found:
+            return found, "gpu"
+        loaded, tier = self._in_ram(adapter)
+        if self._near and loaded.nbytes <= self._gpu.limit:
+            loaded = self._near(loaded)
+            with self._lock:
+                self._gpu.put(adapter.id, loaded, loaded.nbytes)
+        return loaded, tier
+
+    def _in_ram(self, adapter: Adapter) -> tuple[LoadedAdapter, str]:
         with self._lock:
             found = self._ram.get(adapter.id)
         if found:

@@ -56,7 +56,7 @@ class RenderState:
 
     def sweep(self) -> None:
         """Drops erased adapters everywhere in this worker."""
-        gone = self.cache.sweep()
+        gone = self.cache.sweep(also=self.engine.held)
         if gone:
             self.engine.forget(gone)
 

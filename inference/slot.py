@@ -1,86 +1,123 @@
-"""The one place on the transformer that holds an adapter: filled, refilled and emptied without a trace.
+"""Where adapters sit on the transformer: one slot for the identity, one for the style, each with its own scale for each pass.
 
-The wrappers that PEFT puts around the layers stay in place between adapters of one layout (modules, rank, type), and the next adapter's
-weights are copied into them; another layout is attached anew. Empty means switched off or taken off: either way the base model's own layers
+The layers are wrapped only while a picture is drawn (:meth:`AdapterSlots.in_place`): outside of a render the transformer is the bare base,
+so a training in the same process, or anybody else, finds it as it was loaded. Empty or switched off means that the base model's own layers
 alone compute, so its pixels come back bit for bit. Weights are not checked here: :mod:`diffusion.lora` refuses bad ones on reading.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
-from diffusion import lora
 from diffusion.loading import BaseModel
+from diffusion.lora_slots import LoraSlots
+from inference.loaded import LoadedAdapter, read_adapter
+from inference.merging import Merging, Worn
 
-NAME = "subject"
-Layout = tuple[tuple[str, torch.Size, torch.dtype], ...]
+__all__ = ["IDENTITY", "STYLE", "AdapterSlots", "LoadedAdapter", "read_adapter"]
 
-
-@dataclass(frozen=True)
-class LoadedAdapter:
-    """``state`` as :func:`diffusion.lora.read` gives it, validated against the base model. ``id`` stands for these very weights."""
-
-    id: str
-    state: lora.State
-
-    @property
-    def nbytes(self) -> int:
-        return sum(weight.nbytes for weight in self.state.values())
+IDENTITY, STYLE = 0, 1
+LEAST_RANK = 32
 
 
-def read_adapter(base: BaseModel, path: Path, adapter_id: str) -> LoadedAdapter:
-    """A file, refused with :class:`core.errors.UserError` unless it is a finite LoRA of this very base model."""
-    allowed = base.family.lora_allowlist(base.transformer)
-    return LoadedAdapter(adapter_id, lora.read(path, base.transformer, allowed)[0])
+class AdapterSlots:
+    """``merging``: folds adapters into the weights where that is cheaper; None never does (somebody else uses the same weights)."""
 
+    def __init__(self, base: BaseModel, *, rank: int = LEAST_RANK, merging: Merging | None = None) -> None:
+        self.base, self.merging, self.rank = base, merging, rank
+        self.held: list[str | None] = [None, None]  # ids of the adapters whose weights are in the slots, switched on or not
+        self._slots: LoraSlots | None = None
+        self._scales: list[float | None] = [None, None]
 
-class AdapterSlot:
-    def __init__(self, transformer: Any) -> None:
-        self.transformer = transformer
-        self.held: str | None = None  # id of the adapter whose weights are on the transformer, switched on or not
-        self._layout: Layout | None = None
-
-    def fill(self, adapter: LoadedAdapter) -> None:
-        if self.held == adapter.id:
-            return
-        self.held = None  # if the copy fails halfway, whatever is there must not be taken for an adapter
-        layout = _layout(adapter.state)
-        if layout == self._layout:
-            self._copy(adapter.state)
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Wraps the layers for as long as a render lasts."""
+        if self._slots is None:
+            self._slots = self._install()
         else:
-            self._attach(adapter.state, layout)
-        self.held = adapter.id
+            self._slots.put_on()
+        try:
+            yield
+        finally:
+            assert self._slots is not None
+            self._slots.remove()
 
-    def switch(self, scale: float | None) -> None:
-        """On at ``scale``, or off (None): then the base model's own layers alone compute."""
-        if scale is None:
-            if self._layout is not None:
-                self.transformer.disable_adapters()
+    def fill(self, place: int, adapter: LoadedAdapter) -> None:
+        """Writes the weights unless they are there already. In place: nothing is recompiled, unless the rank is the largest yet."""
+        if self.held[place] == adapter.id:
             return
-        assert self.held is not None, "switched on without an adapter"
-        self.transformer.enable_adapters()
-        self.transformer.set_adapters([NAME], weights=[scale])
+        self.held[place] = None  # if the copy fails halfway, whatever is there must not be taken for an adapter
+        if adapter.rank > self.rank:
+            self._grow(adapter.rank)
+        self._write(place, adapter)
+        self.held[place] = adapter.id
+
+    def wear(self, scales: Sequence[float | None], steps: int) -> None:
+        """For the next ``steps`` passes: identity and style at these scales; None or 0 switches one off."""
+        assert self._slots is not None, "wear adapters inside in_place()"
+        worn = [Worn(place, self.held[place], scale) for place, scale in enumerate(scales) if scale]
+        assert all(one.id for one in worn), "switched on without an adapter"
+        if self.merging is not None and worn and self.merging.pays(steps):
+            self.merging.fold(self._slots, worn)
+            self._slots.use(stacked=0)
+            return
+        self.restore()
+        for one in worn:
+            self._scale(one.place, one.scale)
+        if worn and worn[0].place == STYLE:
+            self._scale(IDENTITY, 0.0)
+        self._slots.use(stacked=worn[-1].place + 1 if worn else 0)
+
+    def restore(self) -> None:
+        """The frozen weights as they were loaded, if an adapter is folded into them."""
+        if self.merging is not None and self._slots is not None:
+            self.merging.restore()
+
+    def forget(self, adapter_ids: set[str]) -> None:
+        """Erased adapters leave the slots and the weights."""
+        if self.merging is not None and any(one.id in adapter_ids for one in self.merging.folded):
+            self.restore()
+        for place, held in enumerate(self.held):
+            if held in adapter_ids and self._slots is not None:
+                self._slots.clear(place)
+                self.held[place] = None
 
     def clear(self) -> None:
-        """Takes weights and wrappers off."""
-        self.held = self._layout = None
-        lora.detach(self.transformer)
+        """Everything out, the weights restored, the memory given back."""
+        self.restore()
+        self._slots = None
+        self.held, self._scales = [None, None], [None, None]
 
-    def _attach(self, state: lora.State, layout: Layout) -> None:
-        self.clear()
-        lora.load(self.transformer, state, name=NAME)
-        self.transformer.requires_grad_(False)
-        self._layout = layout
+    def _install(self) -> LoraSlots:
+        family, transformer = self.base.family, self.base.transformer
+        allowed = family.lora_allowlist(transformer)
+        modules = [name for name in family.lora_modules(transformer, "blocks") if name in allowed]
+        return LoraSlots(transformer, modules, rank=self.rank, count=2, dtype=self.base.dtype)
+
+    def _grow(self, rank: int) -> None:
+        """Larger slots for an adapter of a larger rank; compiled graphs are made anew, once."""
+        assert self._slots is not None
+        self.restore()
+        self._slots.remove()
+        self.rank = 1 << (rank - 1).bit_length()
+        self.held, self._scales = [None, None], [None, None]
+        self._slots = self._install()
 
     @torch.no_grad()
-    def _copy(self, state: lora.State) -> None:
-        for key, parameter in lora.parameters(self.transformer, NAME).items():
-            parameter.copy_(state[lora.PREFIX + key.replace(f".{NAME}.weight", ".weight")])
+    def _write(self, place: int, adapter: LoadedAdapter) -> None:
+        """One copy to the device, then all matrices into their places; what the adapter lacks, and ranks above its own, are zero."""
+        assert self._slots is not None
+        row, state = self._slots.weights[place], adapter.on(self.base.device)
+        row.zero_()
+        pairs = [(spot.of(row), state[spot.key]) for spot in self._slots.places if spot.key in state]
+        assert len(pairs) == len(state), "an adapter that was checked on reading fits the slots"
+        torch._foreach_copy_([to[: weight.shape[0], : weight.shape[1]] for to, weight in pairs], [weight for _, weight in pairs])
 
-
-def _layout(state: lora.State) -> Layout:
-    return tuple(sorted((key, weight.shape, weight.dtype) for key, weight in state.items()))
+    def _scale(self, place: int, scale: float) -> None:
+        assert self._slots is not None
+        if self._scales[place] != scale:
+            self._slots.set_scale(place, scale)
+            self._scales[place] = scale

@@ -8,6 +8,7 @@ import torch
 from core.errors import JobFailed, UserError
 from diffusion import lora
 from inference.adapters import AdapterCache, DiskTier
+from inference.loaded import _views
 from inference.slot import read_adapter
 from storage import tables
 
@@ -158,3 +159,41 @@ def test_the_sweep_needs_no_tombstone(storage, cache, shelf):
     with storage.db.session() as session:
         session.delete(session.get(tables.Adapter, row.id))
     assert cache.sweep() == {row.id}
+
+
+def test_an_adapter_evicted_here_but_held_elsewhere_is_swept_too(cache, shelf):
+    gone, kept = shelf.put(1), shelf.put(2)
+    shelf.erase(gone)
+    assert cache.sweep(also=[gone.id, kept.id]) == {gone.id}
+
+
+def test_the_gpu_tier_is_asked_first_and_stays_within_its_bytes(storage, reader, shelf, make_adapter):
+    """A CPU stands for the GPU: what counts here is who is asked, what is kept, and that erasure reaches it."""
+    rows = [shelf.put(seed) for seed in (1, 2, 3)]
+    storage.settings.adapter_gpu_bytes = int(2.5 * make_adapter(1).nbytes)
+    brought = []
+
+    def near(loaded):
+        brought.append(loaded.id)
+        return loaded.packed(torch.float32)
+
+    cache = AdapterCache(storage, reader, near)
+    assert [cache.ensure(rows[n])[1] for n in (0, 0, 1, 2, 0, 2)] == ["store", "gpu", "store", "store", "ram", "gpu"]
+    assert brought == [rows[n].id for n in (0, 1, 2, 0)]
+    shelf.erase(rows[2])
+    with pytest.raises(JobFailed, match="erased"):
+        cache.ensure(rows[2])
+    assert cache.sweep() == set()
+
+
+def test_an_adapter_is_packed_into_one_buffer(make_adapter):
+    adapter = make_adapter(1, dtype=torch.bfloat16)
+    packed = adapter.packed(torch.bfloat16)
+    assert all(torch.equal(packed.state[key], weight) for key, weight in adapter.state.items())
+    assert {weight.untyped_storage().data_ptr() for weight in packed.state.values()} == {packed.flat.untyped_storage().data_ptr()}
+    copy = _on_another_buffer(packed)
+    assert all(torch.equal(copy[key], weight) for key, weight in adapter.state.items())
+
+
+def _on_another_buffer(packed):
+    return _views(packed.flat.clone(), packed.state)

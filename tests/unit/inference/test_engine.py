@@ -8,6 +8,7 @@ from diffusion import lora
 from diffusion.loading import load_base
 from inference.engine import Engine
 from inference.requests import RenderRequest
+from inference.slot import IDENTITY
 
 REQUEST = RenderRequest("a photo of a cat", seed=7, num_inference_steps=3)
 
@@ -35,11 +36,10 @@ def test_an_adapter_looks_the_same_whatever_was_in_the_slot_before(engine, make_
     assert same(engine.render(REQUEST, make_adapter(1)), alone)
 
 
-def test_an_adapter_of_the_same_layout_is_copied_into_the_slot_not_attached_anew(engine, make_adapter):
+def test_outside_of_a_render_the_transformer_is_the_bare_base(engine, make_adapter):
+    layers = dict(engine.base.transformer.named_modules())
     engine.render(REQUEST, make_adapter(1))
-    before = [id(parameter) for parameter in lora.parameters(engine.base.transformer, "subject").values()]
-    engine.render(REQUEST, make_adapter(2))
-    assert [id(parameter) for parameter in lora.parameters(engine.base.transformer, "subject").values()] == before
+    assert dict(engine.base.transformer.named_modules()) == layers
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("fp32", torch.bfloat16), ("bf16", torch.bfloat16)])
@@ -61,7 +61,10 @@ def test_plain_diffusers_loads_the_file_and_gives_our_pixels(tiny_flux, make_ada
         max_sequence_length=engine.base.max_text_tokens,
         generator=torch.Generator("cpu").manual_seed(REQUEST.seed),
     ).images
-    assert same(ours, theirs)
+    difference = np.abs(pixels(ours).astype(int) - pixels(theirs).astype(int))
+    # the products are the same, their order of rounding is not; bf16 pictures of a random net differ by a few levels here and there
+    assert difference.max() <= (1 if precision == "fp32" else 12) and difference.mean() < 1
+    assert not same(ours, engine.render(REQUEST))
 
 
 def test_scale_0_is_the_base_and_scale_changes_the_picture(engine, make_adapter):
@@ -107,9 +110,9 @@ def test_an_erased_adapter_leaves_the_transformer(engine, make_adapter):
     bare = engine.render(REQUEST)
     engine.render(REQUEST, adapter)
     engine.forget({"another"})
-    assert engine.slot.held == adapter.id
+    assert engine.slot.held[IDENTITY] == adapter.id
     engine.forget({adapter.id})
-    assert not lora.parameters(engine.base.transformer, "subject")
+    assert not engine.slot._slots.weights.any()
     assert same(engine.render(REQUEST), bare)
 
 

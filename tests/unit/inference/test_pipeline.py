@@ -163,9 +163,9 @@ def test_a_reference_style_draws_from_the_named_photo_or_the_largest(state, shel
 def test_the_sweep_takes_an_erased_adapter_off_the_transformer(state, shelf):
     adapter = shelf.put(1)
     run(state, shelf.portrait(adapter)[1])
-    assert state.engine.slot.held == adapter.id
+    assert state.engine.held == {adapter.id}
     shelf.erase(adapter)
     state.sweep()
-    assert state.engine.slot.held is None
+    assert state.engine.held == set()
     assert not [name for name, _ in state.base.transformer.named_parameters() if "lora" in name]
     assert torch.isfinite(next(state.base.transformer.parameters())).all()
