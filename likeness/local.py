@@ -100,7 +100,7 @@ def render_files(settings: Settings, out: Path, adapter: Path | None, style: str
     bench = load_bench(settings)
     card = json.loads(adapter.with_name("card.json").read_text(encoding="utf-8")) if adapter else None
     subject = f"{card['trigger_token']} {card['class_word']}" if card else "a subject"
-    chosen = find_style(style) if style else None
+    chosen = find_style(settings, style) if style else None
     text = chosen.prompt_for(subject) if chosen else str(prompt).replace("{subject}", subject)
     loaded = read_adapter(bench.base, adapter, str(adapter)) if adapter else None
     out.mkdir(parents=True, exist_ok=True)

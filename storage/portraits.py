@@ -39,7 +39,7 @@ def create(
     """
     adapter = _adapter(session, settings, account_id, adapter_id)
     subjects.open_account(session, account_id)
-    text, recipe = _text_and_recipe(style, prompt)
+    text, recipe = _text_and_recipe(settings, style, prompt)
     portrait = Portrait(
         id=new_id("por"),
         account_id=account_id,
@@ -138,11 +138,11 @@ def _adapter(session: Session, settings: Settings, account_id: str, adapter_id: 
     return adapter
 
 
-def _text_and_recipe(style: str | None, prompt: str | None) -> tuple[str, dict[str, Any]]:
+def _text_and_recipe(settings: Settings, style: str | None, prompt: str | None) -> tuple[str, dict[str, Any]]:
     if (style is None) == (prompt is None):
         raise UserError("portrait/style-or-prompt", "Choose a style or write a prompt", "Send exactly one of style and prompt.")
     if style is not None:
-        found = find_style(style)
+        found = find_style(settings, style)
         return found.prompt, _recipe(found)
     text = " ".join((prompt or "").split())
     if not 1 <= len(text) <= LONGEST_PROMPT:
@@ -151,7 +151,8 @@ def _text_and_recipe(style: str | None, prompt: str | None) -> tuple[str, dict[s
 
 
 def _recipe(style: Style) -> dict[str, Any]:
-    return style.model_dump(mode="json", include={"mode", "lora_scale", "guidance_scale", "num_inference_steps"}) | style.options
+    named = {"mode", "lora_scale", "guidance_scale", "num_inference_steps", "style_adapter"}
+    return style.model_dump(mode="json", include=named) | style.options
 
 
 def _count(settings: Settings, count: int) -> int:

@@ -17,7 +17,7 @@ from api.routes.adapters import download_url
 from api.routes.portraits import NewPortrait, start
 from api.state import Shared, State
 from core.errors import UserError
-from core.styles import catalogue
+from core.styles import offered
 from core.words import JobKind
 from storage import adapters, portraits, subjects, watching
 from storage.paging import page
@@ -41,11 +41,11 @@ def show_gallery(
     cards = [_card(state, row, jobs[row.id], images[row.id]) for row in found.items]
     facts = {"subject": subject, "adapter": adapter, "portraits": cards, "next_cursor": found.next_cursor, "typical": typical}
     status = error.status if error else 200
-    return render(request, "gallery.html", status, **facts, running=running, styles=list(catalogue().values()), error=error)
+    return render(request, "gallery.html", status, **facts, running=running, styles=list(offered(state.settings).values()), error=error)
 
 
 def _card(state: State, row: Portrait, job: Job, images: list[PortraitImage]) -> dict[str, Any]:
-    style = catalogue().get(row.style or "")
+    style = offered(state.settings).get(row.style or "")
     return views.portrait(state.storage, row, job, images) | {"style_title": style.title if style else row.style}
 
 

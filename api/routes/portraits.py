@@ -16,7 +16,7 @@ from api.idempotency import IdempotentRoute
 from api.paged import Cursor, Limit, listed
 from api.routes.streams import stream
 from api.state import Shared, State
-from core.styles import catalogue
+from core.styles import offered
 from storage import jobs, portraits, watching
 from storage.tables import Job, Portrait
 
@@ -97,5 +97,6 @@ def erase_one(portrait_id: str, state: Shared, caller: SignedIn) -> dict[str, An
 
 
 @styles_router.get("")
-def list_styles() -> dict[str, Any]:
-    return {"items": [views.style(style) for style in catalogue().values()], "next_cursor": None}
+def list_styles(state: Shared) -> dict[str, Any]:
+    """Those that this service's base model can render, the operator's own among them."""
+    return {"items": [views.style(style) for style in offered(state.settings).values()], "next_cursor": None}
