@@ -6,7 +6,6 @@ import os
 import platform
 import resource
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ import torch
 
 from diffusion.devices import describe
 from trainer.bench import Bench
-
-PACKAGES = ("likeness", "torch", "diffusers", "transformers", "peft", "accelerate")
+from trainer.cards import versions
 
 
 def surroundings(bench: Bench) -> dict[str, Any]:
@@ -31,7 +29,7 @@ def surroundings(bench: Bench) -> dict[str, Any]:
         },
         "encoders": {"identity": bench.identity.id, "text_image": bench.text_image.id},
         "hardware": hardware(base.device),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | versions(),
     }
 
 

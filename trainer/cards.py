@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,18 @@ class Fitted:
     masked: int | None  # photos in which the subject was found, so that what is around it counted less; None: masks were not asked for
     selection: Selection
     reference_embedding: Sequence[float]  # mean of the learned photos' unit vectors: all that scoring a portrait needs of them
+
+
+def versions() -> dict[str, str]:
+    """Of what computed a figure; this project itself may run from a checkout without being installed."""
+    return {package: _version(package) for package in PACKAGES}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def data_digest(keys: Sequence[str]) -> str:
@@ -73,6 +85,6 @@ def make_card(bench: Bench, fitted: Fitted, weights: Path) -> dict[str, Any]:
         "reference_embedding": [round(value, 6) for value in fitted.reference_embedding],
         "encoders": {"identity": bench.identity.id, "text_image": bench.text_image.id},
         "hardware": describe(bench.base.device),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": versions(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks.study_cells import FACTORS, SHIPPED, Drawn, cells_of, shipped_recipe
+from benchmarks.study_report import draw_plot, markdown, summarise
+from trainer.recipe import Recipe
+
+
+def row(arm: str, subject: str, likeness: float | None, fidelity: float = 0.9, seed: int = 0) -> dict:
+    factor, _, value = arm.partition("=") if arm != SHIPPED else ("", "", None)
+    known = {"likeness": likeness, "fidelity": fidelity, "leak_rate": 0.0, "fit_s": 10.0, "size_mb": 3.0}
+    return {"arm": arm, "factor": factor, "value": value, "subject": subject, "seed": seed} | (known if likeness is not None else EMPTY)
+
+
+EMPTY = {"likeness": None, "fidelity": None, "leak_rate": None, "diverged": "why", "fit_s": 3.0}
+
+
+def test_the_shipped_recipe_comes_first_and_every_arm_changes_one_thing() -> None:
+    cells = list(cells_of(Drawn("cat-1", "cat", Path()), 0, FACTORS, 0))
+    assert cells[0].arm == SHIPPED and cells[0].changes == {}
+    assert len({cell.arm for cell in cells}) == len(cells)
+    own = shipped_recipe()
+    for cell in cells[1:]:
+        changed = {name for name, value in Recipe(**{**own, **cell.changes}).model_dump().items() if value != own[name]}
+        assert changed == ({"rank", "alpha"} if cell.factor == "rank" else {cell.factor})
+
+
+def test_every_factor_is_tried_beside_its_shipped_value() -> None:
+    own = shipped_recipe()
+    assert [name for name, values in FACTORS.items() if name != "steps" and own[name] not in values] == []
+
+
+def test_changes_are_paired_by_subject_and_seed() -> None:
+    """Subjects differ by far more than the arms: only pairs show that rank 8 costs a tenth everywhere."""
+    levels = {"a": 0.9, "b": 0.5, "c": 0.2}
+    rows = [row(SHIPPED, name, level) for name, level in levels.items()]
+    rows += [row("rank=8", name, level - 0.1) for name, level in levels.items()]
+    change = summarise(rows)["rank=8"]["likeness_change"]
+    assert change == {"mean": -0.1, "low": -0.1, "high": -0.1}
+
+
+def test_an_arm_without_its_pair_gives_no_change() -> None:
+    found = summarise([row(SHIPPED, "a", 0.5), row("rank=8", "b", 0.6)])
+    assert "likeness_change" not in found["rank=8"] and found["rank=8"]["likeness"]["mean"] == 0.6
+
+
+def test_what_diverged_is_counted_and_left_out_of_the_means() -> None:
+    found = summarise([row(SHIPPED, "a", 0.5), row("rank=8", "a", 0.7), row("rank=8", "a", None, seed=1), row("rank=16", "a", None)])
+    assert (found["rank=8"]["trainings"], found["rank=8"]["diverged"]) == (2, 1)
+    assert found["rank=8"]["likeness"]["mean"] == 0.7
+    assert "likeness" not in found["rank=16"]
+
+
+def test_table_and_plot_show_every_arm(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [row(SHIPPED, "a", 0.5), row("rank=8", "a", 0.4), row("rank=16", "a", None)]
+    result = {"rows": rows, "summary": summarise(rows), "planned": 3, "seconds": 1.0, "workers": 1}
+    result |= {"hardware": {"device": "cpu", "cores": 2}, "base_model": {"name": "flux", "precision": "fp32"}}
+    text = markdown(result)
+    assert "-0.100 (-0.100 to -0.100)" in text and "all diverged" in text
+    draw_plot(result["summary"], tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as plot:
+        assert plot.width > 600
