@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from core.errors import ServiceDown, UserError
-from storage.objects import Erased, UploadForm, key_digest
+from storage.objects import Erased, UploadForm, UploadWay, key_digest
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _TEMPORARY = ".part-"
@@ -42,6 +42,12 @@ class FolderStore:
         self.root = root
         self.site_url = site_url.rstrip("/")
         self._secret = secret
+
+    def ping(self) -> None:
+        with _as_service_down():
+            self.root.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.root, os.R_OK | os.W_OK | os.X_OK):
+            raise ServiceDown(f"the object folder {self.root} cannot be written")
 
     def put(self, key: str, data: bytes | Path, content_type: str = "application/octet-stream") -> None:
         with _as_service_down(), _whole_file(self.path(key)) as file:
@@ -89,10 +95,13 @@ class FolderStore:
         self.path(key)
         return f"{self.site_url}/v1/objects/{self._sign(Grant('get', key, int(time.time()) + ttl_s, filename=filename))}"
 
-    def presign_upload(self, key: str, max_bytes: int, content_type: str, ttl_s: int) -> UploadForm:
+    def presign_upload(self, key: str, max_bytes: int, content_type: str, ttl_s: int, size: int | None = None) -> UploadForm:
         self.path(key)
         grant = Grant("put", key, int(time.time()) + ttl_s, max_bytes=max_bytes, content_type=content_type)
         return UploadForm("POST", f"{self.site_url}/v1/uploads/{self._sign(grant)}", fields={"Content-Type": content_type})
+
+    def upload_way(self) -> UploadWay:
+        return UploadWay("POST", note="to the API itself")
 
     def verify(self, token: str, op: str) -> Grant:
         """The grant behind a link; :class:`core.errors.UserError` (403) if it was altered, is for another use, or has expired."""

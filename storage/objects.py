@@ -20,6 +20,19 @@ class UploadForm:
 
 
 @dataclass(frozen=True)
+class UploadWay:
+    """What a store does with presigned uploads. ``method``: ``POST`` or ``PUT``. ``capped``: it refuses a file that is too large by itself.
+
+    ``note`` is for the operator; ``taken`` is False for a way that it refuses.
+    """
+
+    method: str
+    capped: bool = True
+    note: str = ""
+    taken: bool = True
+
+
+@dataclass(frozen=True)
 class Erased:
     """What an erasure removed: how many stored versions, and the sha-256 of every key, sorted; never the keys themselves."""
 
@@ -36,6 +49,9 @@ def key_digest(key: str) -> str:
 
 class ObjectStore(Protocol):
     """A missing key is ``KeyError``; a store that is down is :class:`core.errors.ServiceDown`, after bounded retries."""
+
+    def ping(self) -> None:
+        """Returns if the store answers and has its bucket or folder; within seconds."""
 
     def put(self, key: str, data: bytes | Path, content_type: str = "application/octet-stream") -> None:
         """Whole or not at all; replaces what was there."""
@@ -65,4 +81,8 @@ class ObjectStore(Protocol):
     def presign_get(self, key: str, ttl_s: int, filename: str | None = None) -> str:
         """A URL that serves the object until it expires; with ``filename``, as a download of that name."""
 
-    def presign_upload(self, key: str, max_bytes: int, content_type: str, ttl_s: int) -> UploadForm: ...
+    def presign_upload(self, key: str, max_bytes: int, content_type: str, ttl_s: int, size: int | None = None) -> UploadForm:
+        """A place for one file of at most ``max_bytes``. A store may need the file's very ``size``: without it ``UserError``."""
+
+    def upload_way(self) -> UploadWay:
+        """How :meth:`presign_upload` does it. Found out at the first call, which may take seconds; remembered."""

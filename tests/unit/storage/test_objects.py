@@ -11,30 +11,14 @@ from urllib.parse import urlsplit
 import boto3
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
 from core.errors import ServiceDown, UserError
 from storage.folder import FolderStore
 from storage.objects import ObjectStore, key_digest
 from storage.s3 import S3Store
+from tests.unit.storage.moto_store import bucket, s3_url
 
-
-@pytest.fixture(scope="module")
-def s3_url() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket(s3_url: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    name = "".join(letter for letter in request.node.name.lower() if letter.isalnum())[:60]
-    boto3.client("s3", endpoint_url=s3_url, region_name="us-east-1").create_bucket(Bucket=name)
-    return name
+__all__ = ["bucket", "s3_url"]
 
 
 @pytest.fixture
@@ -179,11 +163,11 @@ def test_a_store_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     with pytest.raises(ServiceDown, match="store"):
-        S3Store("bucket", endpoint_url="http://127.0.0.1:1", region="us-east-1").get("key")
+        S3Store.from_url("s3://bucket?endpoint_url=http://127.0.0.1:1&region=us-east-1").get("key")
 
 
 def test_a_bucket_that_does_not_exist_is_not_a_missing_key(s3_url: str, s3: S3Store) -> None:
-    elsewhere = S3Store("no-such-bucket", endpoint_url=s3_url, region="us-east-1", addressing="path")
+    elsewhere = S3Store.from_url(f"s3://no-such-bucket?endpoint_url={s3_url}&region=us-east-1&addressing=path")
     with pytest.raises(ServiceDown, match="NoSuchBucket"):
         elsewhere.get("key")
 
