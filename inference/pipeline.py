@@ -7,67 +7,25 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
 from statistics import fmean
 from typing import Any
 
 from PIL import Image
 
 from core.errors import JobFailed
-from core.settings import Settings
 from core.words import Mode, PortraitStage
-from diffusion.control import add_control
-from diffusion.loading import BaseModel, load_base
-from inference.adapters import AdapterCache
-from inference.engine import Engine
+from inference.loaded import LoadedAdapter
+from inference.previews import Show, data_url
 from inference.provenance import marked_png
 from inference.requests import RenderRequest, request_from
 from inference.scoring import score_likeness
-from inference.slot import LoadedAdapter, read_adapter
-from metrics.encoders import IdentityEncoder, load_identity_encoder
+from inference.state import RenderState, open_state
 from storage import keys, photos, portraits
 from storage.jobs import Lease
 from storage.tables import Adapter, Photo, Portrait, PortraitImage
 from storage.wiring import Storage
 
-
-@dataclass
-class RenderState:
-    """What a render worker keeps between jobs: the base model on its device, adapters nearby, the encoder that scores."""
-
-    storage: Storage
-    base: BaseModel
-
-    @cached_property
-    def engine(self) -> Engine:
-        return Engine(self.base)
-
-    @cached_property
-    def cache(self) -> AdapterCache:
-        return AdapterCache(self.storage, partial(read_adapter, self.base))
-
-    @cached_property
-    def encoder(self) -> IdentityEncoder:
-        return load_identity_encoder(self.settings.identity_encoder_path, self.base.device)
-
-    @property
-    def settings(self) -> Settings:
-        return self.storage.settings
-
-    def sweep(self) -> None:
-        """Drops erased adapters everywhere in this worker."""
-        gone = self.cache.sweep(also=self.engine.held)
-        if gone:
-            self.engine.forget(gone)
-
-
-def open_state(storage: Storage) -> RenderState:
-    """Loads the base model that the settings name."""
-    settings = storage.settings
-    base = load_base(settings.base_model_path, precision=settings.precision, device=settings.device, revision=settings.base_revision)
-    if settings.controlnet_path:
-        add_control(base, settings.controlnet_path)
-    return RenderState(storage, base)
+__all__ = ["RenderState", "open_state", "run_portrait"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +44,9 @@ def run_portrait(state: RenderState, lease: Lease) -> None:
         order = read_order(state.storage, lease)
         adapter = _load_adapter(state, order.adapter, lease)
     with lease.stage(PortraitStage.RENDER):
-        images = state.engine.render(order.request, adapter, progress_of(lease))
+        state.prefetcher.start(lease.job_id, order.adapter.id if order.adapter else None)
+        images = state.engine.render(order.request, adapter, progress_of(lease), on_preview=previews_of(lease))
+        lease.progress(preview=None)
     with lease.stage(PortraitStage.SCORE):
         scores = _score(state, order.adapter, images)
     with lease.stage(PortraitStage.STORE):
@@ -139,6 +99,11 @@ def progress_of(lease: Lease) -> Callable[[int, int], None]:
         lease.progress(step=done, total=total, eta_s=round((time.monotonic() - began) / done * (total - done), 1))
 
     return on_step
+
+
+def previews_of(lease: Lease) -> Show:
+    """Keeps the newest small picture in the job's progress, where those who watch see it."""
+    return lambda picture: lease.progress(preview=data_url(picture))
 
 
 def _score(state: RenderState, adapter: Adapter | None, images: list[Image.Image]) -> list[float | None]:

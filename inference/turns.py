@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -20,11 +20,16 @@ class Turns:
     storage: Storage
     overtaken: Counter[str] = field(default_factory=Counter)
 
-    def next(self, job_id: str, held: str | None) -> str:
-        """The job to run now, when a message woke us for ``job_id`` and adapter ``held`` is in hand.
+    def take(self, job_id: str, held: Callable[[], str | None], work: Callable[[str], str]) -> str:
+        """Runs ``job_id`` by ``work``, and before it those that may go first; ``held()`` is the adapter in hand. How ``job_id`` ended."""
+        while True:
+            chosen = self.next(job_id, held())
+            outcome = work(chosen)
+            if chosen == job_id:
+                return outcome
 
-        Run it and ask again until it is ``job_id`` itself: bounded, since each other one is older than it or counts as an overtaking.
-        """
+    def next(self, job_id: str, held: str | None) -> str:
+        """The job to run now, when a message woke us for ``job_id``. Each other one is older than it, or counts as an overtaking."""
         settings = self.storage.settings
         waiting = self._waiting()
         self.overtaken = Counter({job.job_id: self.overtaken[job.job_id] for job in waiting})

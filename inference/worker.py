@@ -47,7 +47,10 @@ class RenderChild:
         state = self.state()  # first: it imports under the lock, and two threads that import transformers at once break it
         from inference.pipeline import run_portrait
 
-        return jobs.run(state.storage, job_id, self.name, partial(run_portrait, state))
+        def run(chosen: str) -> str:
+            return jobs.run(state.storage, chosen, self.name, partial(run_portrait, state))
+
+        return state.turns.take(job_id, lambda: state.engine.slot.held[0], run)
 
     def start(self) -> None:
         """Warms up and sweeps from a thread: Celery gives a child four seconds to say that it lives."""

@@ -169,3 +169,20 @@ def test_the_sweep_takes_an_erased_adapter_off_the_transformer(state, shelf):
     assert state.engine.held == set()
     assert not [name for name, _ in state.base.transformer.named_parameters() if "lora" in name]
     assert torch.isfinite(next(state.base.transformer.parameters())).all()
+
+
+def test_previews_reach_those_who_watch_and_do_not_stay(state, shelf, monkeypatch):
+    monkeypatch.setattr("inference.previews.EVERY_S", 0.0)
+    seen = []
+    _, job_id = shelf.portrait(shelf.put(1), num_inference_steps=4)
+
+    def work(lease):
+        keep = lease.progress
+        lease.progress = lambda **snapshot: (seen.append(snapshot.get("preview", "nothing")), keep(**snapshot))
+        run_portrait(state, lease)
+
+    assert jobs.run(state.storage, job_id, "render-1", work) == "succeeded"
+    previews = [preview for preview in seen if preview != "nothing"]
+    assert len(previews) == 4 and all(preview.startswith("data:image/jpeg;base64,") for preview in previews[:3])
+    assert previews[3] is None
+    assert job(state, job_id).progress["preview"] is None

@@ -64,6 +64,20 @@ def test_turns_read_the_queue_and_remember_who_was_overtaken(storage, shelf):
     assert set(turns.overtaken) == {third}
 
 
+def test_a_message_is_answered_after_those_that_may_go_first(storage, shelf):
+    one, other = shelf.put(1), shelf.put(2)
+    first, second, third, fourth = (shelf.portrait(adapter)[1] for adapter in (one, other, one, other))
+    ran = []
+
+    def work(job_id):
+        end(storage, job_id)
+        ran.append(job_id)
+        return f"did {job_id}"
+
+    assert Turns(storage).take(first, lambda: other.id, work) == f"did {first}"
+    assert ran == [second, fourth, first]
+
+
 def test_a_long_wait_ends_overtaking(storage, shelf):
     first, second = (shelf.portrait(shelf.put(seed))[1] for seed in (1, 2))
     storage.settings.overtake_s = 0.0

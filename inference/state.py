@@ -1,0 +1,65 @@
+"""What a render worker keeps between jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from core.settings import Settings
+from diffusion.control import add_control
+from diffusion.loading import BaseModel, load_base
+from inference.adapters import AdapterCache
+from inference.engine import Engine
+from inference.loaded import LoadedAdapter, read_adapter
+from inference.prefetch import Prefetcher
+from inference.turns import Turns
+from metrics.encoders import IdentityEncoder, load_identity_encoder
+from storage.wiring import Storage
+
+
+@dataclass
+class RenderState:
+    """The base model on its device, adapters nearby, whose turn it is, the encoder that scores."""
+
+    storage: Storage
+    base: BaseModel
+
+    @cached_property
+    def engine(self) -> Engine:
+        return Engine(self.base)
+
+    @cached_property
+    def cache(self) -> AdapterCache:
+        near = partial(LoadedAdapter.moved, device=self.base.device) if self.base.device.type == "cuda" else None
+        return AdapterCache(self.storage, partial(read_adapter, self.base), near)
+
+    @cached_property
+    def encoder(self) -> IdentityEncoder:
+        return load_identity_encoder(self.settings.identity_encoder_path, self.base.device)
+
+    @cached_property
+    def turns(self) -> Turns:
+        return Turns(self.storage)
+
+    @cached_property
+    def prefetcher(self) -> Prefetcher:
+        return Prefetcher(self.turns, self.cache)
+
+    @property
+    def settings(self) -> Settings:
+        return self.storage.settings
+
+    def sweep(self) -> None:
+        """Drops erased adapters everywhere in this worker."""
+        gone = self.cache.sweep(also=self.engine.held)
+        if gone:
+            self.engine.forget(gone)
+
+
+def open_state(storage: Storage) -> RenderState:
+    """Loads the base model that the settings name."""
+    settings = storage.settings
+    base = load_base(settings.base_model_path, precision=settings.precision, device=settings.device, revision=settings.base_revision)
+    if settings.controlnet_path:
+        add_control(base, settings.controlnet_path)
+    return RenderState(storage, base)
