@@ -41,5 +41,9 @@ class JobCanceled(Exception):
     """The customer (or an erasure) asked the job to stop; raised from the next step's check."""
 
 
+class WorkerStopping(Exception):
+    """The worker's process is told to end: keep what is done, give the job back and go. The attempt does not count."""
+
+
 class JobFailed(Exception):
     """The job cannot succeed; the message is the reason that the customer reads. Not retried."""

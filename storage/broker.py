@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery
 from kombu import Queue
+from kombu.exceptions import ChannelError
 from kombu.exceptions import OperationalError as KombuError
 
 from core import queues
@@ -15,7 +16,7 @@ from core.settings import Settings
 from core.words import JobKind
 from storage.redis_child import EmbeddedRedis, resolve_broker_url, start_embedded_redis
 
-__all__ = ["EmbeddedRedis", "celery_app", "publish", "resolve_broker_url", "start_embedded_redis"]
+__all__ = ["EmbeddedRedis", "celery_app", "publish", "resolve_broker_url", "start_embedded_redis", "waiting"]
 
 VISIBILITY_S = 6 * 3600  # Redis redelivers what is unacknowledged for so long; the second copy finds the job claimed and steps back
 PUBLISH_TIMEOUT_S = 0.5
@@ -38,6 +39,19 @@ def send(settings: Settings, message: str, *args: Any) -> None:
     try:
         app.send_task(message, args=args, queue=queues.QUEUE_OF[message], retry=False)
     except (KombuError, OSError) as error:
+        raise ServiceDown(f"the broker does not answer: {error}") from error
+
+
+def waiting(settings: Settings, job_kind: JobKind) -> int:
+    """Messages of a kind that no worker has fetched. :class:`core.errors.ServiceDown` if the broker does not say."""
+    queue = queues.QUEUE_OF[queues.MESSAGE_OF[job_kind]]
+    connection = _publisher(resolve_broker_url(settings)).connection_for_write()
+    try:
+        with connection:
+            return int(connection.channel().queue_declare(queue, passive=True).message_count)
+    except ChannelError:  # no such queue: nothing was ever sent, or the broker lost it
+        return 0
+    except (*connection.connection_errors, *connection.channel_errors, KombuError, OSError) as error:
         raise ServiceDown(f"the broker does not answer: {error}") from error
 
 

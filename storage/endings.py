@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import errno
+import os
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, select, update
@@ -13,8 +15,12 @@ from core.words import JobKind, JobState
 from storage import mails
 from storage.tables import Account, Job, Subject, Training, now
 
-GAVE_UP = "This stopped {n} times because of a fault on our side; nothing that you did caused it. Please start it again later."
-RETRY_S, RETRY_SERVICE_S = 2.0, 10.0  # wait before the next attempt, doubled each time: a fault, a server that is down
+GAVE_UP = "This stopped {n} times because of a fault on our side: {cause}. Nothing that you did caused it. Please start it again later."
+WORKER_LOST = "the machine that worked on it stopped answering"
+DISK_FULL = "the disk of the machine that worked on it was full"
+SERVER_DOWN = "a server that we need did not answer"
+PROGRAM_FAULT = "an error in our program"
+RETRY_S, RETRY_OUTAGE_S = 2.0, 15.0  # wait before the second attempt; four times as long before the third
 
 
 def fail(session: Session, job: Job, held: ColumnElement[bool], type: str, reason: str) -> bool:
@@ -40,7 +46,7 @@ def try_again(
     error = job.error
     session.expunge(job)  # the conditional UPDATE below is the only write
     if job.attempts >= max_attempts:
-        return "failed" if fail(session, job, held, "job/gave-up", GAVE_UP.format(n=job.attempts)) else None
+        return "failed" if fail(session, job, held, "job/gave-up", GAVE_UP.format(n=job.attempts, cause=attempt["cause"])) else None
     values = {"state": JobState.STARTING, "worker": None, "lease_until": None, "error": error, "published_at": None}
     return "requeued" if _change(session, held, values | {"publish_after": now() + timedelta(seconds=wait_s)}) else None
 
@@ -52,22 +58,31 @@ def hand_back(session: Session, job: Job, held: ColumnElement[bool]) -> bool:
 
 
 def attempt_record(job: Job, error: Exception) -> dict[str, Any]:
-    """For the operator: what one attempt died of. The customer never sees it."""
-    return _attempt(job, type(error).__name__, str(error)[:2000])
+    """For the operator: what one attempt died of. The customer reads no more than its ``cause``."""
+    return _attempt(job, type(error).__name__, str(error)[:2000], cause_of(error))
 
 
 def lost_record(job: Job) -> dict[str, Any]:
-    return _attempt(job, "WorkerLost", f"no heartbeat since the lease ended at {job.lease_until}")
+    return _attempt(job, "WorkerLost", f"no heartbeat since the lease ended at {job.lease_until}", WORKER_LOST)
 
 
-def retry_wait_s(job: Job, error: Exception | None) -> float:
-    first = RETRY_SERVICE_S if isinstance(error, ServiceDown) else RETRY_S
-    return first * 2.0 ** max(0, job.attempts - 1)
+def cause_of(error: Exception) -> str:
+    """In words that a customer may read."""
+    if isinstance(error, ServiceDown):
+        return SERVER_DOWN
+    no_space = os.strerror(errno.ENOSPC)  # safetensors says so in words alone
+    return DISK_FULL if getattr(error, "errno", None) == errno.ENOSPC or no_space in str(error) else PROGRAM_FAULT
 
 
-def _attempt(job: Job, type: str, message: str) -> dict[str, Any]:
-    at: datetime = now()
-    return {"n": job.attempts, "worker": job.worker, "type": type, "message": message, "at": at.isoformat(timespec="seconds")}
+def retry_wait_s(job: Job, attempt: dict[str, Any]) -> float:
+    """An outage gets time to pass; a worker that died or a fault of the program is tried again soon."""
+    first = RETRY_OUTAGE_S if attempt["cause"] in (SERVER_DOWN, DISK_FULL) else RETRY_S
+    return first * 4.0 ** max(0, job.attempts - 1)
+
+
+def _attempt(job: Job, type: str, message: str, cause: str) -> dict[str, Any]:
+    at = now().isoformat(timespec="seconds")
+    return {"n": job.attempts, "worker": job.worker, "type": type, "message": message, "cause": cause, "at": at}
 
 
 def _change(session: Session, held: ColumnElement[bool], values: dict[str, Any]) -> bool:

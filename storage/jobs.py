@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
-from core.errors import JobCanceled, JobFailed, LeaseLost, ServiceDown, UserError
+from core.errors import JobCanceled, JobFailed, LeaseLost, ServiceDown, UserError, WorkerStopping
 from core.logs import bind, get_logger
 from core.words import JobKind, JobState, new_id
-from storage import broker, endings
-from storage.database import Database
-from storage.leases import Lease, beating
+from storage import endings
+from storage.heartbeat import beating
+from storage.leases import Lease
+from storage.publishing import publish_new, unpublished
 from storage.tables import Account, Job, now
 from storage.wiring import Storage
 
@@ -22,7 +24,7 @@ __all__ = ["Lease", "create", "publish_new", "request_cancel", "requeue_expired"
 
 log = get_logger("storage.jobs")
 
-REPUBLISH_S = 900  # a message may be lost with its broker: a job that nobody took is published again
+CLAIM_AGAIN_S = (0.5, 2.0, 5.0)  # pauses between tries while the database does not answer
 
 
 def create(session: Session, account_id: str, kind: JobKind, target_id: str) -> Job:
@@ -34,29 +36,17 @@ def create(session: Session, account_id: str, kind: JobKind, target_id: str) -> 
     return job
 
 
-def publish_new(storage: Storage, job: Job) -> bool:
-    """Tell the workers, after the commit. Takes a second at most; if the broker is down the scheduler publishes later. True if told."""
-    try:
-        broker.publish(storage.settings, JobKind(job.kind), job.id)
-        with storage.db.session() as session:
-            waiting = (Job.id == job.id) & (Job.state == JobState.STARTING)
-            session.execute(update(Job).where(waiting).values(published_at=now()))
-    except ServiceDown as error:
-        log.warning("not published yet", job=job.id, error=str(error))
-        return False
-    return True
-
-
-def run(storage: Storage, job_id: str, worker: str, work: Callable[[Lease], None]) -> str:
+def run(storage: Storage, job_id: str, worker: str, work: Callable[[Lease], None], stopping: Callable[[], bool] = lambda: False) -> str:
     """Claim the job, beat while ``work(lease)`` runs, and end it. Never raises for a job's own fault.
 
-    Returns ``succeeded``, ``failed``, ``canceled``, ``requeued``, or ``stepped back`` (another's, ended, or gone: nothing was written).
+    Returns ``succeeded``, ``failed``, ``canceled``, ``requeued``, ``handed back`` (``stopping`` said so: the attempt does not count), or
+    ``stepped back`` (another's, ended, or gone: nothing was written). :class:`core.errors.ServiceDown` if it could not be claimed.
     """
-    job = _claim(storage, job_id, worker)
+    job = _claim_patiently(storage, job_id, worker)
     if job is None:
         return "stepped back"
     with bind(job=job.id, kind=job.kind, attempt=job.attempts):
-        outcome = _work(storage, Lease(storage, job), job, work)
+        outcome = _work(storage, Lease(storage, job, stopping), job, work)
         log.info("job ended", outcome=outcome)
         return outcome
 
@@ -78,13 +68,15 @@ def requeue_expired(storage: Storage) -> int:
     return sum(_recover(storage, job) for job in silent)
 
 
-def unpublished(db: Database, limit: int = 100) -> list[Job]:
-    """Jobs that wait and that no worker was told of, oldest first; also those told of long ago that nobody took."""
-    due = and_(Job.published_at.is_(None), Job.publish_after <= now())
-    forgotten = Job.published_at < now() - timedelta(seconds=REPUBLISH_S)
-    query = select(Job).where(Job.state == JobState.STARTING, or_(due, forgotten)).order_by(Job.created_at).limit(limit)
-    with db.reader() as session:
-        return list(session.scalars(query))
+def _claim_patiently(storage: Storage, job_id: str, worker: str) -> Job | None:
+    """A message is spent by now: a database that restarts must not cost the job its turn."""
+    for pause in CLAIM_AGAIN_S:
+        try:
+            return _claim(storage, job_id, worker)
+        except ServiceDown as error:
+            log.warning("not claimed yet", job=job_id, error=str(error))
+            time.sleep(pause)
+    return _claim(storage, job_id, worker)
 
 
 def _claim(storage: Storage, job_id: str, worker: str) -> Job | None:
@@ -124,18 +116,25 @@ def _work(storage: Storage, lease: Lease, job: Job, work: Callable[[Lease], None
         return _after_work(storage, lease, job)
     except LeaseLost:
         return "stepped back"
-    except JobCanceled:
-        return _end(storage, lease, lambda session: endings.cancel(session, lease.held()) and "canceled")
-    except UserError as error:
-        return _fail(storage, lease, job, error.type, str(error))
-    except JobFailed as error:
-        return _fail(storage, lease, job, "job/failed", str(error))
     except Exception as error:
-        log.exception("attempt failed")
-        return _retry(storage, lease, job, error)
+        return _after_error(storage, lease, job, error)
     except BaseException:  # the process is told to stop
-        _end(storage, lease, lambda session: endings.hand_back(session, job, lease.held()) and "requeued")
+        _hand_back(storage, lease, job)
         raise
+
+
+def _after_error(storage: Storage, lease: Lease, job: Job, error: Exception) -> str:
+    match error:
+        case WorkerStopping():
+            return _hand_back(storage, lease, job)
+        case JobCanceled():
+            return _end(storage, lease, lambda session: endings.cancel(session, lease.held()) and "canceled")
+        case UserError():
+            return _fail(storage, lease, job, error.type, str(error))
+        case JobFailed():
+            return _fail(storage, lease, job, "job/failed", str(error))
+    log.error("attempt failed", exc_info=error)
+    return _retry(storage, lease, job, error)
 
 
 def _after_work(storage: Storage, lease: Lease, job: Job) -> str:
@@ -146,31 +145,33 @@ def _after_work(storage: Storage, lease: Lease, job: Job) -> str:
     return state or "stepped back"
 
 
+def _hand_back(storage: Storage, lease: Lease, job: Job) -> str:
+    return _end(storage, lease, lambda session: endings.hand_back(session, job, lease.held()) and "handed back")
+
+
 def _fail(storage: Storage, lease: Lease, job: Job, type: str, reason: str) -> str:
     return _end(storage, lease, lambda session: endings.fail(session, job, lease.held(), type, reason) and "failed")
 
 
 def _retry(storage: Storage, lease: Lease, job: Job, error: Exception) -> str:
-    record, wait_s = endings.attempt_record(job, error), endings.retry_wait_s(job, error)
-    return _end(storage, lease, lambda session: _again(session, job.id, lease.held(), record, wait_s, storage.settings.max_attempts))
+    record = endings.attempt_record(job, error)
+    return _end(storage, lease, lambda session: _again(session, job.id, lease.held(), record, storage.settings.max_attempts))
 
 
 def _recover(storage: Storage, job: Job) -> bool:
     held = and_(Job.id == job.id, Job.fence == job.fence, _expired())
-    record, wait_s = endings.lost_record(job), endings.retry_wait_s(job, None)
+    record = endings.lost_record(job)
     with storage.db.session() as session:
         if endings.cancel(session, and_(held, _unwanted())):
             return True
-        outcome = _again(session, job.id, held, record, wait_s, storage.settings.max_attempts)
+        outcome = _again(session, job.id, held, record, storage.settings.max_attempts)
     log.warning("lease ran out", job=job.id, worker=job.worker, outcome=outcome)
     return outcome is not None
 
 
-def _again(
-    session: Session, job_id: str, held: ColumnElement[bool], record: dict[str, Any], wait_s: float, max_attempts: int
-) -> str | None:
+def _again(session: Session, job_id: str, held: ColumnElement[bool], record: dict[str, Any], max_attempts: int) -> str | None:
     job = session.get(Job, job_id)
-    return endings.try_again(session, job, held, record, wait_s, max_attempts) if job else None
+    return endings.try_again(session, job, held, record, endings.retry_wait_s(job, record), max_attempts) if job else None
 
 
 def _end(storage: Storage, lease: Lease, ending: Callable[[Session], str | bool | None]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from core.errors import JobCanceled, LeaseLost, ServiceDown
+from core.errors import JobCanceled, LeaseLost, ServiceDown, WorkerStopping
 from core.logs import get_logger
 from core.words import JobKind, JobState
 from storage.tables import Account, Job, now
@@ -25,15 +25,20 @@ log = get_logger("storage.leases")
 
 LOOK_EVERY_S = 1.0  # how often check() may ask the database
 WRITE_EVERY_S = 0.5  # how often progress() may write; a new stage is written at once
+FINISH_AGAIN_S = 0.5  # how long finish() waits for a database that does not answer before it asks again
 
 
 class Lease:
-    """Made by :func:`storage.jobs.run`. Objects are stored by :meth:`put`; rows, and the end of the job, in :meth:`succeed`."""
+    """Made by :func:`storage.jobs.run`. Objects are stored by :meth:`put`; rows, and the end of the job, in :meth:`finish`.
 
-    def __init__(self, storage: Storage, job: Job) -> None:
+    ``fence`` is this hold's own number: a key that carries it is no other worker's, so nobody's late write replaces what another stored.
+    ``stopping`` tells whether the process should end.
+    """
+
+    def __init__(self, storage: Storage, job: Job, stopping: Callable[[], bool] = lambda: False) -> None:
         self.job_id, self.kind, self.target_id, self.account_id = job.id, JobKind(job.kind), job.target_id, job.account_id
         self.attempt, self.fence = job.attempts, job.fence
-        self._storage = storage
+        self._storage, self._stopping = storage, stopping
         self._progress: dict[str, Any] = {}
         self._metrics: dict[str, Any] = dict(job.metrics or {})
         self._seconds: dict[str, float] = dict(self._metrics.get("seconds", {}))
@@ -44,8 +49,11 @@ class Lease:
         self._renewed()
 
     def check(self) -> None:
-        """Call at every step. Raises JobCanceled if the customer or an erasure wants a stop, LeaseLost if the job is not ours now."""
+        """Call at every step. Raises JobCanceled if the customer or an erasure wants a stop, LeaseLost if the job is not ours now,
+        WorkerStopping if the process should end."""
         self._raise_if_over()
+        if self._stopping():
+            raise WorkerStopping
         if not self._ending and time.monotonic() - self._looked_at >= LOOK_EVERY_S:
             self._look()
             self._raise_if_over()
@@ -79,15 +87,32 @@ class Lease:
         return {**self._metrics, "seconds": dict(self._seconds)}
 
     def put(self, key: str, data: bytes | Path, content_type: str = "application/octet-stream") -> None:
-        """Store an object of this job, after asking the database whether the job still stands.
+        """Store an object of this job under a key that carries :attr:`fence`, after asking the database whether the job still stands.
 
-        An erasure may begin between the question and the write: what then lands is swept by the scheduler, which visits the prefixes of
-        what was erased for an hour (:mod:`storage.erasure`).
+        It may end between the question and the write: then the object is taken back. What a worker that dies just there leaves behind,
+        the scheduler sweeps (:mod:`storage.leftovers`, and :mod:`storage.erasure` for what was erased).
         """
-        self._raise_if_over()
-        self._look()
-        self._raise_if_over()
+        self._look_and_raise()
         self._storage.objects.put(key, data, content_type)
+        try:
+            self._look_and_raise()
+        except (LeaseLost, JobCanceled):
+            self._storage.objects.erase([key])
+            raise
+
+    def finish(self, write: Callable[[Session], None]) -> None:
+        """``write`` the job's rows and set it succeeded, in one transaction; again for the time of a lease if the database is down."""
+        give_up_at = time.monotonic() + self._storage.settings.lease_s
+        while True:
+            try:
+                with self.succeed() as session:
+                    write(session)
+                return
+            except ServiceDown as error:
+                if time.monotonic() + FINISH_AGAIN_S > min(self._ends_at, give_up_at):
+                    raise
+                log.warning("end not written yet", job=self.job_id, error=str(error))
+                time.sleep(FINISH_AGAIN_S)
 
     @contextmanager
     def succeed(self) -> Iterator[Session]:
@@ -158,6 +183,11 @@ class Lease:
         else:
             self._saw(None if row is None else bool(row[0]))
 
+    def _look_and_raise(self) -> None:
+        self._raise_if_over()
+        self._look()
+        self._raise_if_over()
+
     def _saw(self, cancel: bool | None) -> None:
         self._looked_at = time.monotonic()
         self._lost |= cancel is None
@@ -177,21 +207,3 @@ class Lease:
 
 def _account_gone() -> Any:
     return select(Account.gone).where(Account.id == Job.account_id).scalar_subquery()
-
-
-@contextmanager
-def beating(lease: Lease, every_s: float) -> Iterator[None]:
-    """A thread that beats until the block ends or the lease is over."""
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(every_s) and not lease.over:
-            lease.beat()
-
-    thread = threading.Thread(target=beat, name=f"beat-{lease.job_id}", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(timeout=5)

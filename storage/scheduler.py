@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 
 from core.errors import ServiceDown
 from core.logs import get_logger
-from storage import erasure, jobs, mails, totals
+from storage import erasure, jobs, mails, publishing, totals
 from storage.idempotency import KEPT as IDEMPOTENCY_KEPT
 from storage.mails import Post
 from storage.tables import IdempotencyRecord, Mail, SignInToken, Upload, WebSession, now
@@ -31,7 +31,7 @@ def keep_jobs(storage: Storage) -> dict[str, int]:
     """What a waiting customer feels: database and broker only, so that no slow store or mail server holds up a job."""
     chores: dict[str, Callable[[], int]] = {
         "requeued": lambda: jobs.requeue_expired(storage),
-        "published": lambda: publish_waiting(storage),
+        "published": lambda: publishing.publish_waiting(storage),
         "counted": lambda: totals.count_ended(storage),
         "pass_noted": lambda: totals.note_pass(storage),
     }
@@ -47,16 +47,6 @@ def keep_house(storage: Storage, post: Post) -> dict[str, int]:
         "late_objects_erased": lambda: erasure.sweep_again(storage),
     }
     return _do_all(chores)
-
-
-def publish_waiting(storage: Storage) -> int:
-    """Stops at the first that the broker does not take, since the others would wait as long."""
-    count = 0
-    for job in jobs.unpublished(storage.db):
-        if not jobs.publish_new(storage, job):
-            break
-        count += 1
-    return count
 
 
 def purge(storage: Storage) -> int:

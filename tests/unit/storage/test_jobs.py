@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from core.errors import JobCanceled, JobFailed, LeaseLost, ServiceDown, UserError
-from storage import jobs
+from storage import endings, jobs
 from storage.jobs import Lease
 from storage.tables import Account, Consent, Job, Mail, Training, now
 from storage.wiring import Storage
@@ -240,12 +243,6 @@ def test_a_requeued_job_is_published_again_after_a_wait(storage: Storage, world:
     assert [one.id for one in jobs.unpublished(storage.db)] == [job.id]
 
 
-def test_a_message_that_was_lost_is_published_again(storage: Storage, job: Job) -> None:
-    with storage.db.session() as session:
-        session.get_one(Job, job.id).published_at = now() - timedelta(hours=1)
-    assert [one.id for one in jobs.unpublished(storage.db)] == [job.id]
-
-
 def test_work_that_forgets_to_succeed_is_a_fault(storage: Storage, world: World, job: Job) -> None:
     assert jobs.run(storage, job.id, "worker", lambda lease: None) == "requeued"
     assert "succeed" in (world.job(job).error or {})["attempts"][0]["message"]
@@ -317,15 +314,92 @@ def test_a_worker_whose_account_is_going_stops(storage: Storage, job: Job) -> No
     assert not storage.objects.exists("accounts/x/late")
 
 
-def test_a_worker_told_to_stop_gives_its_job_back_uncounted(storage: Storage, world: World, job: Job) -> None:
+@pytest.mark.parametrize("told_by", ["the flag", "the system"])
+def test_a_worker_told_to_stop_gives_its_job_back_uncounted(storage: Storage, world: World, job: Job, told_by: str) -> None:
     def work(lease: Lease) -> None:
-        raise SystemExit
+        if told_by == "the system":
+            raise SystemExit
+        lease.check()
 
-    with pytest.raises(SystemExit):
-        jobs.run(storage, job.id, "worker", work)
+    if told_by == "the system":
+        with pytest.raises(SystemExit):
+            jobs.run(storage, job.id, "worker", work)
+    else:
+        assert jobs.run(storage, job.id, "worker", work, stopping=lambda: True) == "handed back"
     back = world.job(job)
-    assert (back.state, back.attempts, back.published_at) == ("starting", 0, None)
+    assert (back.state, back.attempts, back.published_at, back.error) == ("starting", 0, None, None)
+    assert [one.id for one in jobs.unpublished(storage.db)] == [job.id], "at once, not when the lease would have ended"
     assert jobs.run(storage, job.id, "worker", succeed) == "succeeded"
+
+
+def test_an_object_that_lands_after_the_lease_was_lost_is_taken_back(storage: Storage, job: Job) -> None:
+    """As when a worker is paused in the middle of an upload, and another takes over meanwhile."""
+
+    class Slow:
+        def put(self, key: str, data: bytes, content_type: str) -> None:
+            expire(storage, job)
+            assert jobs.run(storage, job.id, "second", succeed) == "succeeded"
+            storage.objects.put(key, data, content_type)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(storage.objects, name)
+
+    def work(lease: Lease) -> None:
+        lease.put("accounts/x/1/late", b"x")
+
+    assert jobs.run(replace(storage, objects=Slow()), job.id, "first", work) == "stepped back"
+    assert list(storage.objects.list("accounts/")) == []
+
+
+def test_the_end_is_written_when_the_database_is_back(storage: Storage, world: World, job: Job) -> None:
+    tries = 0
+
+    def work(lease: Lease) -> None:
+        def write(session: Session) -> None:
+            nonlocal tries
+            tries += 1
+            session.get_one(Training, lease.target_id).adapter_id = "ada_1"
+            if tries < 3:
+                raise ServiceDown("the database restarts")
+
+        lease.finish(write)
+
+    assert jobs.run(storage, job.id, "worker", work) == "succeeded"
+    assert tries == 3
+    with storage.db.reader() as session:
+        assert session.get_one(Training, job.target_id).adapter_id == "ada_1"
+
+
+def test_a_database_that_stays_away_costs_the_attempt_and_not_more(storage: Storage, world: World, job: Job) -> None:
+    def write(session: Session) -> None:
+        raise ServiceDown("the database is gone")
+
+    assert jobs.run(with_short_leases(storage), job.id, "worker", lambda lease: lease.finish(write)) == "requeued"
+    assert world.job(job).state == "starting"
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ServiceDown("s3.internal:9000 does not answer"), endings.SERVER_DOWN),
+        (OSError(errno.ENOSPC, "No space left on device"), endings.DISK_FULL),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), endings.DISK_FULL),
+        (KeyError("x"), endings.PROGRAM_FAULT),
+    ],
+)
+def test_the_customer_reads_what_kind_of_fault_it_was(storage: Storage, world: World, job: Job, error: Exception, cause: str) -> None:
+    def work(lease: Lease) -> None:
+        raise error
+
+    waits = []
+    for _ in range(3):
+        jobs.run(storage, job.id, "worker", work)
+        waits.append((world.job(job).publish_after - now()).total_seconds())
+    failed = world.job(job).error or {}
+    assert cause in failed["message"] and str(error) not in failed["message"]
+    assert failed["attempts"][2]["message"] == str(error)
+    first, factor = (endings.RETRY_S, 4) if cause == endings.PROGRAM_FAULT else (endings.RETRY_OUTAGE_S, 4)
+    assert waits[:2] == [pytest.approx(first, abs=1), pytest.approx(first * factor, abs=1)]
 
 
 def test_progress_is_throttled_but_stages_show_at_once(storage: Storage, world: World, job: Job) -> None:
