@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +19,8 @@ from api.security import SecurityHeaders, policy
 from api.site import site_facts
 from api.state import State
 from api.statics import CachedStatics
+from core.errors import ServiceDown
+from core.logs import get_logger
 from core.settings import Settings
 from core.words import JobKind
 from mail.post import Post
@@ -25,6 +28,8 @@ from metrics.photo_pool import PhotoPool
 from storage import watching
 from storage.mails import Post as PostLike
 from storage.wiring import Storage, open_storage
+
+log = get_logger("api")
 
 ROUTERS = (
     sign_in.router,
@@ -76,9 +81,19 @@ def _snapshot(row: Any) -> Snapshot:
     return {"id": row.target_id} | views.job(row, f"/v1/{folder}/{row.target_id}")
 
 
+def _learn(storage: Storage) -> None:
+    """How the store takes uploads, before the first customer asks."""
+    try:
+        way = storage.objects.upload_way()
+        log.info("uploads", method=way.method, capped_by_store=way.capped, note=way.note)
+    except ServiceDown as error:
+        log.warning("the store is down; uploads will ask it again", error=str(error))
+
+
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state: State = app.state.likeness
+    threading.Thread(target=_learn, args=(state.storage,), name="learn", daemon=True).start()
     with own_port(state.settings, state.storage):
         yield
     await state.broadcaster.close()

@@ -78,7 +78,8 @@ def store_origins(store_url: str) -> tuple[str, ...]:
     url = urlsplit(store_url)
     if url.scheme != "s3":
         return ()
-    endpoint = parse_qs(url.query).get("endpoint_url", [""])[0]
+    options = parse_qs(url.query)
+    endpoint = (options.get("public_url") or options.get("endpoint_url") or [""])[0]
     if not endpoint:
         return ("https://*.amazonaws.com",)
     parts = urlsplit(endpoint)

@@ -14,7 +14,6 @@ from storage.broker import resolve_broker_url
 
 router = APIRouter(include_in_schema=False)
 
-PROBE_KEY = "health/probe"
 _PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671}
 
 
@@ -47,7 +46,7 @@ def _database(state: State) -> None:
 
 
 def _store(state: State) -> None:
-    state.storage.objects.exists(PROBE_KEY)
+    state.storage.objects.ping()
 
 
 def _broker(state: State) -> None:

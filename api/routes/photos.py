@@ -32,6 +32,7 @@ TYPES = ("image/jpeg", "image/png", "image/webp", "image/heic", "image/heif")
 class NewFile(BaseModel):
     filename: str = Field(max_length=1000)
     content_type: str = "application/octet-stream"
+    size: int | None = Field(None, ge=1, description="Bytes. Some stores take a file only if its size is stated first.")
 
 
 class NewUploads(BaseModel):
@@ -45,14 +46,24 @@ class Finished(BaseModel):
 @router.post("/uploads", status_code=201)
 def new_uploads(subject_id: str, body: NewUploads, state: Shared, caller: SignedIn) -> dict[str, Any]:
     """A place for each file: send it there as ``method`` says, then POST the ids to ``…/photos``."""
+    for file in body.files:
+        _check_size(state, file)
     with state.storage.db.session() as session:
         made = [photos.new_upload(session, state.settings, caller.account_id, subject_id, file.filename) for file in body.files]
     return {"uploads": [_form(state, upload.id, upload.object_key, file) for upload, file in zip(made, body.files, strict=True)]}
 
 
+def _check_size(state: State, file: NewFile) -> None:
+    most = state.settings.max_photo_bytes
+    if file.size is not None and file.size > most:
+        detail = f"{photos.plain_filename(file.filename)}: at most {most // 2**20} MB; export it as a JPEG."
+        raise UserError("photo/too-large", "This file is too large", detail, 413)
+
+
 def _form(state: State, upload_id: str, key: str, file: NewFile) -> dict[str, Any]:
     content_type = file.content_type if file.content_type in TYPES else "application/octet-stream"
-    form = state.storage.objects.presign_upload(key, state.settings.max_photo_bytes, content_type, state.settings.presign_ttl_s)
+    settings = state.settings
+    form = state.storage.objects.presign_upload(key, settings.max_photo_bytes, content_type, settings.presign_ttl_s, file.size)
     place = {"method": form.method, "url": form.url, "fields": form.fields, "headers": form.headers}
     return {"id": upload_id, "filename": photos.plain_filename(file.filename)} | place
 

@@ -46,7 +46,7 @@ async function bring({ file, card }) {
 }
 
 async function judge(file) {
-  const { uploads: [place] } = await send(uploadsUrl, { files: [{ filename: file.name, content_type: file.type || "application/octet-stream" }] });
+  const { uploads: [place] } = await send(uploadsUrl, { files: [{ filename: file.name, content_type: file.type || "application/octet-stream", size: file.size }] });
   await store(place, file);
   return send(photosUrl, { upload_ids: [place.id] });
 }

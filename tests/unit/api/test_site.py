@@ -32,3 +32,5 @@ def test_browsers_may_talk_to_the_store() -> None:
         "https://s3.example.com",
         "https://photos.s3.example.com",
     )
+    inside = "s3://photos?endpoint_url=http://s3:8333&public_url=https://files.example.com&addressing=path"
+    assert store_origins(inside) == ("https://files.example.com", "https://photos.files.example.com")
