@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from core.errors import ServiceDown
-from storage import mails
+from storage import mails, outgoing
 from storage.tables import Mail, now
 from storage.wiring import Storage
 from tests.unit.storage.conftest import FakePost, World
@@ -72,6 +72,26 @@ def test_a_server_that_is_down_is_tried_again_later_and_later(storage: Storage, 
     post.fails_with = None
     make_due(storage)
     assert mails.deliver_due(storage, post) == 1
+
+
+def test_two_transactions_that_tell_the_same_queue_one_mail(storage: Storage, world: World, post: FakePost) -> None:
+    account = world.account()
+    with ThreadPoolExecutor(8) as pool:
+        queued = list(pool.map(lambda _: enqueue(storage, "done:1", account.id).id, range(8)))
+    assert len(set(queued)) == 1
+    assert mails.deliver_due(storage, post) == 1
+
+
+def test_a_sender_that_was_overtaken_writes_nothing(storage: Storage, world: World, post: FakePost) -> None:
+    """It was held up for longer than its time; another sender took the mail over and is at it."""
+    enqueue(storage, account_id=world.account().id)
+    first, second = mails.due(storage)[0], mails.due(storage)[0]
+    assert outgoing.take(storage, first, 0)
+    assert not outgoing.take(storage, second, 0)
+    (second,) = mails.due(storage)
+    assert outgoing.take(storage, second, 60)
+    assert not outgoing.note(storage, first, failed_at=now())
+    assert outgoing.note(storage, second, sent_at=now())
 
 
 def test_it_is_given_up_at_last(storage: Storage, world: World, post: FakePost) -> None:
