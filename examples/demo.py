@@ -225,11 +225,8 @@ def create_subject(client: httpx.Client, subject: Subject) -> str:
 
 def upload(client: httpx.Client, subject_id: str, paths: list[Path]) -> None:
     """Each file to the place that the service names, then the verdicts."""
-    places = check(
-        client.post(
-            f"/v1/subjects/{subject_id}/uploads", json={"files": [{"filename": path.name, "size": path.stat().st_size} for path in paths]}
-        )
-    )["uploads"]
+    files = [{"filename": path.name, "size": path.stat().st_size} for path in paths]
+    places = check(client.post(f"/v1/subjects/{subject_id}/uploads", json={"files": files}))["uploads"]
     for path, place in zip(paths, places, strict=True):
         send(client, path, place)
     answer = check(client.post(f"/v1/subjects/{subject_id}/photos", json={"upload_ids": [place["id"] for place in places]}))

@@ -15,6 +15,7 @@ from storage import s3_uploads
 from storage.objects import UploadForm
 from storage.s3 import S3Store
 from storage.s3_client import S3Options
+from storage.s3_setup import allows, cors_rules, prepare
 from tests.unit.storage.moto_store import bucket, s3_url
 from tests.unit.storage.s3_proxy import Habits, store_with
 
@@ -193,3 +194,23 @@ def test_versioning_is_told(s3_url: str, bucket: str) -> None:
 def test_a_slip_in_the_url_is_seen_at_once(more: str) -> None:
     with pytest.raises(ValueError, match="s3://bucket"):
         S3Options.from_url(f"s3://bucket?region=eu-1{more}")
+
+
+def test_prepare_makes_what_is_missing_and_leaves_the_rest(address: str, bucket: str) -> None:
+    store, site = store_at(address, f"{bucket[:50]}-new"), "https://likeness.example.com"
+    assert len(prepare(store, site)) == 2
+    store.ping()
+    assert prepare(store, site) == []
+    theirs = {"AllowedOrigins": ["https://else.example.com"], "AllowedMethods": ["GET"]}
+    store.client.put_bucket_cors(Bucket=store.bucket, CORSConfiguration={"CORSRules": [theirs]})
+    assert len(prepare(store, site)) == 1
+    rules = cors_rules(store)
+    assert len(rules) == 2, "the operator's own rule stands"
+    assert allows(rules, site)
+    assert not allows(rules, "https://else.example.com")
+
+
+def test_prepare_in_a_region_of_its_own(address: str, bucket: str) -> None:
+    store = S3Store.from_url(f"s3://{bucket[:50]}-eu?endpoint_url={address}&region=eu-central-1&addressing=path")
+    prepare(store, "https://likeness.example.com")
+    store.ping()
