@@ -21,11 +21,14 @@ class Turns:
     overtaken: Counter[str] = field(default_factory=Counter)
 
     def take(self, job_id: str, held: Callable[[], str | None], work: Callable[[str], str]) -> str:
-        """Runs ``job_id`` by ``work``, and before it those that may go first; ``held()`` is the adapter in hand. How ``job_id`` ended."""
+        """Runs ``job_id`` by ``work``, and before it those that may go first; ``held()`` is the adapter in hand.
+
+        Returns how the last one ended: ``job_id`` itself, or whichever was handed back because the worker is told to stop.
+        """
         while True:
             chosen = self.next(job_id, held())
             outcome = work(chosen)
-            if chosen == job_id:
+            if chosen == job_id or outcome == "handed back":
                 return outcome
 
     def next(self, job_id: str, held: str | None) -> str:

@@ -22,6 +22,8 @@ function follow(card) {
 function showProgress(card, { status, progress }) {
   const bar = card.querySelector("progress");
   if (bar && progress.total) { bar.max = progress.total; bar.value = progress.step ?? 0; }
+  const preview = card.querySelector("[data-preview]");
+  if (preview && progress.preview?.startsWith("data:image/")) { preview.src = progress.preview; preview.hidden = false; }
   const left = progress.eta_s ? `, ${timeLeft(progress.eta_s)} to go` : "";
   const says = card.querySelector("[data-says]");
   if (says && status === "processing") says.textContent = `${progress.message || "Rendering"}${left}`;

@@ -157,3 +157,14 @@ def test_a_bad_order_is_explained_on_the_page(customer: Customer, adapter: str) 
         page = customer.client.post(f"/subjects/{subject}/portraits", data={"adapter_id": adapter, **form})
         assert page.status_code == 422
         assert 'role="alert"' in page.text
+
+
+def test_a_portrait_under_way_shows_what_it_looks_like_so_far(customer: Customer, storage: Storage, adapter: str) -> None:
+    portrait = customer.client.post("/v1/portraits", json={"adapter_id": adapter, "prompt": "a cat"}).json()
+    card = f"/portraits/{portrait['id']}/card"
+    assert 'data-preview alt="What the picture looks like so far" width="128" height="128" hidden' in customer.client.get(card).text
+    with storage.db.session() as session:
+        _, job = portraits.get(session, account_of(customer), portrait["id"])
+        job.state, job.progress = JobState.PROCESSING, {"step": 3, "total": 20, "preview": "data:image/jpeg;base64,AAAA"}
+    assert 'src="data:image/jpeg;base64,AAAA"' in customer.client.get(card).text
+    assert "img-src 'self' blob: data:" in customer.client.get(card).headers["Content-Security-Policy"]

@@ -66,7 +66,7 @@ def test_turns_read_the_queue_and_remember_who_was_overtaken(storage, shelf):
 
 def test_a_message_is_answered_after_those_that_may_go_first(storage, shelf):
     one, other = shelf.put(1), shelf.put(2)
-    first, second, third, fourth = (shelf.portrait(adapter)[1] for adapter in (one, other, one, other))
+    first, second, _, fourth = (shelf.portrait(adapter)[1] for adapter in (one, other, one, other))
     ran = []
 
     def work(job_id):
@@ -76,6 +76,14 @@ def test_a_message_is_answered_after_those_that_may_go_first(storage, shelf):
 
     assert Turns(storage).take(first, lambda: other.id, work) == f"did {first}"
     assert ran == [second, fourth, first]
+
+
+def test_a_worker_that_is_told_to_stop_takes_no_more(storage, shelf):
+    one, other = shelf.put(1), shelf.put(2)
+    first, second = shelf.portrait(one)[1], shelf.portrait(other)[1]
+    ran = []
+    assert Turns(storage).take(first, lambda: other.id, lambda job_id: (ran.append(job_id), "handed back")[1]) == "handed back"
+    assert ran == [second]
 
 
 def test_a_long_wait_ends_overtaking(storage, shelf):
