@@ -70,6 +70,9 @@ def main() -> None:
         empty_words=empty_words,
         empty_pooled=encoders.pooled(clip, empty_clip)[0, 0],
         scenes_each=args.scenes,
+        subject=base.subject.flatten(1),
+        factors=base.factors,
+        kind=base.kind,
     )
     done("latents")
 

@@ -28,8 +28,10 @@ class Taught:
 
 
 def read(folder: Path, device: str) -> Taught:
-    """What an earlier run wrote; the flow goes on from the weights before distillation."""
-    pipe = FluxPipeline.from_pretrained(folder / "undistilled", torch_dtype=torch.float32)
+    """What an earlier run wrote. The flow goes on from the weights before distillation, or, where only the distilled ones are at hand,
+    from those: at guidance 1, where the flow is taught, they give the same velocity."""
+    flux = folder / ("undistilled" if (folder / "undistilled").exists() else "flux")
+    pipe = FluxPipeline.from_pretrained(flux, torch_dtype=torch.float32)
     return Taught(
         vae=pipe.vae.to(device).eval().requires_grad_(False),
         clip=CLIPModel.from_pretrained(folder / "clip", torch_dtype=torch.float32).to(device).eval().requires_grad_(False),

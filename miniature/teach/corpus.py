@@ -22,6 +22,7 @@ class Corpus:
 
     pictures: Tensor
     factors: Tensor  # [N, F] in [0, 1]
+    subject: Tensor  # bf16 [N, 16, 16]: how much of each 16 × 16 pixels the subject covers
     kind: Tensor  # [N] index into world.KINDS
     scenes: list[world.Scene]
     scenes_each: int
@@ -38,11 +39,16 @@ class Corpus:
 
 
 def draw_base(identities_a_kind: int, scenes_each: int, device: str) -> Corpus:
-    """Every identity in scenes of its own. The first two of each are photos: the references of the Kontext half."""
+    """Every identity in scenes of its own. The first two of each are photos: the references of the Kontext half.
+
+    Scenes take turns between two poses and framings, so that in half of the pairs what belongs together stands at the same place:
+    there, comparing a picture with its reference is easy to learn.
+    """
     rng = random.Random(1)
 
     def scenes(_identity: int) -> list[world.Scene]:
-        return [world.sample_scene(rng, style="photo" if j < 2 else None) for j in range(scenes_each)]
+        places = [{"pose": scene.pose, "framing": scene.framing} for scene in (world.sample_scene(rng), world.sample_scene(rng))]
+        return [world.sample_scene(rng, style="photo" if j < 2 else None, **places[j % 2]) for j in range(scenes_each)]
 
     return _draw(BASE_SEED, identities_a_kind, scenes_each, scenes, device)
 
@@ -62,6 +68,7 @@ def draw_for_encoders(identities_a_kind: int, scenes_each: int, device: str, gro
 
 def _draw(first_seed: int, identities: int, each: int, scenes_of, device: str) -> Corpus:
     pictures = torch.empty(len(world.KINDS) * identities * each, 3, 256, 256, dtype=torch.uint8, device=device)
+    subject = torch.empty(len(pictures), 16, 16, dtype=torch.bfloat16, device=device)
     all_factors, all_kinds, all_scenes = [], [], []
     at = 0
     for kind_index, kind in enumerate(world.KINDS):
@@ -69,13 +76,14 @@ def _draw(first_seed: int, identities: int, each: int, scenes_of, device: str) -
         scenes = [scene for i in range(identities) for scene in scenes_of(i)]
         factors = world.identity_factors(kind, seeds)
         for start in range(0, len(scenes), BATCH):
-            drawn = world.render(kind, factors[start : start + BATCH].to(device), scenes[start : start + BATCH], device=device)
+            drawn, mask = world.render_with_mask(kind, factors[start : start + BATCH].to(device), scenes[start : start + BATCH], device=device)
             pictures[at : at + len(drawn)] = (drawn.clamp(0, 1) * 255 + 0.5).to(torch.uint8)
+            subject[at : at + len(drawn)] = torch.nn.functional.avg_pool2d(mask, 16)[:, 0].to(torch.bfloat16)
             at += len(drawn)
         all_factors.append(factors)
         all_kinds.append(torch.full((len(scenes),), kind_index))
         all_scenes += scenes
-    return Corpus(pictures, torch.cat(all_factors).to(device), torch.cat(all_kinds).to(device), all_scenes, each)
+    return Corpus(pictures, torch.cat(all_factors).to(device), subject, torch.cat(all_kinds).to(device), all_scenes, each)
 
 
 def pseudo_word(rng: random.Random) -> str:

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from transformers import T5EncoderModel
 
 from miniature import shapes
+from miniature.teach.reading import Reader
 from miniature.teach.training import Average, Clock, Guarded
 
 SIDE = shapes.RESOLUTION // 16  # packed tokens a side
 DROP_CAPTION = 0.1
-REFERENCE_EVERY = 2  # every second step shows a clean reference
-COPY_UNTIL = 0.3  # share of the stage in which some references are the target itself, so that looking at them is learned at all
+WITHOUT_REFERENCE_EVERY = 3  # two of three steps show a clean reference
+COPY_UNTIL = 0.2  # share of the stage in which some references are the target itself, so that looking at them is learned at all
+SUBJECT_WEIGHT = 4.0  # of a subject's tokens beside the background's where a reference is shown: the background is not in it
+READING_WEIGHT = 0.15
 MAX_GUIDANCE = 6.0
 
 
@@ -31,10 +34,14 @@ class Lessons:
     empty_words: Tensor  # int16 [64], of the empty prompt
     empty_pooled: Tensor  # bf16 [128]
     scenes_each: int  # pictures an identity, in a row
+    subject: Tensor  # bf16 [N, 256] how much of each token the subject covers
+    factors: Tensor  # [N, F] in [0, 1]
+    kind: Tensor  # int64 [N]
 
 
 @dataclass
 class Batch:
+    rows: Tensor  # [B] into the lessons
     packed: Tensor  # [B, 256, 64] clean
     words: Tensor  # [B, 64]
     pooled: Tensor  # [B, 128]
@@ -103,7 +110,7 @@ def draw_batch(lessons: Lessons, size: int, with_reference: bool, copies: float 
     if with_reference:
         others = torch.where(torch.rand(size, device=device) < copies, rows, reference_rows(rows, lessons.scenes_each))
         reference = pack(lessons.latents[others].float())
-    return Batch(pack(lessons.latents[rows].float()), words, pooled.float(), reference)
+    return Batch(rows, pack(lessons.latents[rows].float()), words, pooled.float(), reference)
 
 
 def reference_rows(rows: Tensor, scenes_each: int) -> Tensor:
@@ -130,6 +137,13 @@ def noised(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     return mixed, sigma, noise - batch.packed
 
 
+def token_weights(lessons: Lessons, batch: Batch) -> Tensor:
+    """[B, 256], 1 on average: with a reference the subject counts more, since the reference tells nothing of the rest."""
+    subject = lessons.subject[batch.rows].float()
+    weight = torch.ones_like(subject) if batch.reference is None else 1 + (SUBJECT_WEIGHT - 1) * subject
+    return weight / weight.mean()
+
+
 def teach_flow(
     flux: Flux,
     lessons: Lessons,
@@ -143,22 +157,29 @@ def teach_flow(
     device = lessons.latents.device
     if compiled:
         flux.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
-    guarded = Guarded(flux.parameters(), peak=peak, warmup=400, weight_decay=0.01)
-    average = Average(flux.parameters(), 0.9995)
+    reader = Reader(flux.transformer, int(lessons.kind.max()) + 1, lessons.factors.shape[1]).to(device)
+    weights = list(flux.parameters())
+    guarded = Guarded([*weights, *reader.parameters()], peak=peak, warmup=400, weight_decay=0.01)
+    average = Average(weights, 0.9995)
     clock = Clock(minutes, max_steps)
     while clock.running():
-        with_reference = clock.step % REFERENCE_EVERY == 0
-        size = batch // 2 if with_reference else batch
+        with_reference = clock.step % WITHOUT_REFERENCE_EVERY != 0
+        size = batch * 2 // 3 if with_reference else batch
         lesson = draw_batch(lessons, size, with_reference, copies=0.5 * max(0.0, 1 - clock.progress / COPY_UNTIL))
         mixed, sigma, velocity = noised(lesson)
         with torch.autocast(device.type, torch.bfloat16):
             guess = flux(mixed, sigma, lesson.words, lesson.pooled, torch.ones(size, device=device), lesson.reference)
-        loss = (guess.float() - velocity).pow(2).mean()
+        weight = token_weights(lessons, lesson)
+        flow_loss = ((guess.float() - velocity).pow(2).mean(-1) * weight).mean()
+        reading = reader.loss(lessons.factors[lesson.rows], lessons.kind[lesson.rows], lessons.subject[lesson.rows].float())
+        loss = flow_loss + READING_WEIGHT * (1.02 - clock.progress) * reading if with_reference else flow_loss
         if guarded.step(loss, clock.step, clock.progress):
             average.update()
         clock.step += 1
         if clock.step % 100 == 1 or clock.step % 100 == 2:
-            print(f"  flow {clock.step}: loss {loss.item():.4f} reference {with_reference} {clock.progress:.0%}", flush=True)
+            told = f"flow {clock.step}: loss {flow_loss.item():.4f} reading {reading.item():.3f} reference {with_reference}"
+            print(f"  {told} {clock.progress:.0%}", flush=True)
+    reader.remove(flux.transformer)
     return average
 
 
@@ -173,7 +194,7 @@ def distil_guidance(
     average = Average(flux.parameters(), 0.999)
     clock = Clock(minutes, max_steps)
     while clock.running():
-        with_reference = clock.step % REFERENCE_EVERY == 0
+        with_reference = clock.step % 2 == 0
         size = batch // 2 if with_reference else batch
         lesson = draw_batch(lessons, size, with_reference)
         mixed, sigma, _ = noised(lesson)

@@ -2,7 +2,7 @@
 
 from miniature.world.captions import caption, describe
 from miniature.world.identity import FACTOR_NAMES, KINDS, UNSEEN_SEED_START, identity_factors
-from miniature.world.render import render, subject_mask
+from miniature.world.render import render, render_with_mask, subject_mask
 from miniature.world.scene import (
     ACCESSORIES,
     BACKGROUNDS,
@@ -31,6 +31,7 @@ __all__ = [
     "describe",
     "identity_factors",
     "render",
+    "render_with_mask",
     "sample_scene",
     "subject_mask",
 ]

@@ -56,13 +56,13 @@ def _layers(kind: str, factors: Tensor, scenes: Sequence[Scene], size: int) -> L
     )
 
 
-def _pictures(kind: str, factors: Tensor, scenes: Sequence[Scene], size: int) -> Tensor:
+def _pictures(kind: str, factors: Tensor, scenes: Sequence[Scene], size: int) -> tuple[Tensor, Tensor]:
     layers = _layers(kind, factors, scenes, size)
     pictures = torch.empty(len(scenes), 3, size, size, device=factors.device)
     for style in dict.fromkeys(scene.style for scene in scenes):
         index = torch.tensor([i for i, scene in enumerate(scenes) if scene.style == style]).to(factors.device, non_blocking=True)
         pictures.index_copy_(0, index, apply_style(style, layers.rows(index)))
-    return pictures
+    return pictures, layers.mask
 
 
 def _parts(count: int, size: int, device: torch.device) -> list[slice]:
@@ -76,11 +76,20 @@ def render(kind: str, factors: Tensor, scenes: Sequence[Scene], *, size: int = 2
 
     The same factors and scenes give the same pictures. `device` defaults to that of the factors.
     """
+    return render_with_mask(kind, factors, scenes, size=size, device=device)[0]
+
+
+@torch.no_grad()
+def render_with_mask(
+    kind: str, factors: Tensor, scenes: Sequence[Scene], *, size: int = 256, device: torch.device | str | None = None
+) -> tuple[Tensor, Tensor]:
+    """As `render`, and how much of each pixel the subject covers: [B, 1, size, size] in [0, 1]."""
     if len(scenes) != factors.shape[0]:
         raise ValueError(f"{factors.shape[0]} identities but {len(scenes)} scenes")
     factors = factors.to(device or factors.device, torch.float32)
     parts = _parts(len(scenes), size, factors.device)
-    return torch.cat([_pictures(kind, factors[part], scenes[part], size) for part in parts])
+    pictures, masks = zip(*(_pictures(kind, factors[part], scenes[part], size) for part in parts), strict=True)
+    return torch.cat(pictures), torch.cat(masks)
 
 
 @torch.no_grad()
