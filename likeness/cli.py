@@ -143,6 +143,19 @@ def render(
     render_files(settings_with(), out, adapter, style, prompt, count, seed)
 
 
+@app.command()
+@plainly
+def export(
+    adapter: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="adapter.safetensors")],
+    file_format: Annotated[Literal["kohya", "comfyui"], typer.Option("--format", help="Whose layout to write.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; default: beside the adapter, with the format in its name.")] = None,
+) -> None:
+    """Write an adapter for other programs: kohya's trainers, ComfyUI. (diffusers reads ours as it is.)"""
+    from diffusion.export import export_file
+
+    print(export_file(adapter, out or adapter.with_suffix(f".{file_format}.safetensors"), file_format))
+
+
 @evaluate_app.command("quick")
 @plainly
 def evaluate_quick(
