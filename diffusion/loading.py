@@ -103,16 +103,18 @@ class BaseModel:
 
     @contextmanager
     def at_hand(self, *names: str) -> Iterator[None]:
-        """Brings offloaded parts to the device while they are used; ``text_encoders`` stands for all of them."""
+        """Brings offloaded parts to the device while they are used; ``text_encoders`` stands for all of them. May be nested."""
         wanted = [part for name in names for part in (self.family.text_encoder_names if name == "text_encoders" else [name])]
-        visiting = [self.parts[name] for name in wanted if name in self.offloaded]
-        for module in visiting:
-            module.to(self.device)
+        visiting = self.offloaded & set(wanted)
+        self.offloaded -= visiting
+        for name in visiting:
+            self.parts[name].to(self.device)
         try:
             yield
         finally:
-            for module in visiting:
-                module.to("cpu")
+            for name in visiting:
+                self.parts[name].to("cpu")
+            self.offloaded |= visiting
 
 
 def load_base(path: str | Path, *, precision: str = "auto", device: str = "auto", revision: str | None = None) -> BaseModel:

@@ -15,8 +15,8 @@ from diffusion.loading import BaseModel
 class Decoder:
     def __init__(self, base: BaseModel) -> None:
         self.base = base
-        self._beside = base.device.type == "cuda"  # on a CPU it would take the cores that the steps need
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode") if self._beside else None
+        beside = base.device.type == "cuda" and "vae" not in base.offloaded  # on a CPU it would take the cores that the steps need
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode") if beside else None
         self._stream: torch.cuda.Stream | None = None
 
     def submit(self, latents: torch.Tensor) -> Callable[[], list[Image.Image]]:

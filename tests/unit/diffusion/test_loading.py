@@ -86,6 +86,16 @@ def test_offloaded_parts_visit_the_device_and_leave(base: BaseModel) -> None:
     assert parts["vae"].trips == []
 
 
+def test_a_visit_within_a_visit_does_not_end_it(base: BaseModel) -> None:
+    vae = Traveller()
+    host = BaseModel("x", base.folder, base.family, torch.device("cuda"), BF16, {"vae": vae}, offloaded={"vae"})
+    with host.at_hand("vae"):
+        with host.at_hand("vae"):
+            pass
+        assert vae.trips == ["cuda"]
+    assert vae.trips == ["cuda", "cpu"] and host.offloaded == {"vae"}
+
+
 @pytest.mark.parametrize(("setting", "expected"), [("fp32", FP32), ("bf16", BF16), ("fp8", FP8), ("nf4", NF4)])
 def test_an_asked_precision_is_taken(setting: str, expected: object) -> None:
     assert choose(setting, CPU) == expected
