@@ -1,4 +1,4 @@
-"""How a job ends other than well, or goes back to the queue: one conditional UPDATE each, with the customer's mail in its transaction."""
+"""How a job ends other than well, or goes back to the queue: one conditional UPDATE each; mail and webhooks are in its transaction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import ServiceDown
 from core.words import JobKind, JobState
-from storage import mails
+from storage import mails, webhook_events
 from storage.tables import Account, Job, Subject, Training, now
 
 GAVE_UP = "This stopped {n} times because of a fault on our side: {cause}. Nothing that you did caused it. Please start it again later."
@@ -87,7 +87,10 @@ def _attempt(job: Job, type: str, message: str, cause: str) -> dict[str, Any]:
 
 def _change(session: Session, held: ColumnElement[bool], values: dict[str, Any]) -> bool:
     change = update(Job).where(held).values(**values).returning(Job.id)
-    return session.execute(change, execution_options={"synchronize_session": False}).first() is not None
+    changed = session.execute(change, execution_options={"synchronize_session": False}).scalar()
+    if changed and values["state"].ended:
+        webhook_events.job_ended(session, changed)
+    return changed is not None
 
 
 def _tell_of_failure(session: Session, job: Job, reason: str) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from core.errors import JobCanceled, LeaseLost, ServiceDown, WorkerStopping
 from core.logs import get_logger
 from core.words import JobKind, JobState
+from storage import webhook_events
 from storage.tables import Account, Job, now
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ class Lease:
         if session.execute(done.returning(Job.id)).first() is None:
             standing = session.execute(select(Job.id).where(self.held())).first()
             raise JobCanceled if standing else LeaseLost
+        webhook_events.job_ended(session, self.job_id)
 
     def _write(self, values: dict[str, Any]) -> None:
         """One fenced UPDATE; also learns whether the job was canceled or lost. While the database is down, the lease runs on to its end."""

@@ -25,11 +25,11 @@ _TRAINED = _TRAININGS.with_only_columns(func.max(Job.completed_at)).scalar_subqu
 def photos_last_used(session: Session, subject_ids: Sequence[str]) -> dict[str, datetime]:
     """The newest upload, or the end of the last training if that was later. A subject without photos, or in training, is not there."""
     rows = session.execute(_photo_use().where(Subject.id.in_(subject_ids)))
-    return {subject: last_of(uploaded, trained) for subject, _account, uploaded, trained in rows}
+    return {subject: max(moment for moment in (uploaded, trained) if moment) for subject, _account, uploaded, trained in rows}
 
 
 def unused_photos(before: datetime) -> Rows:
-    """(subject, account, last upload, end of the last training or None) of subjects that nobody was told of yet, unused since then."""
+    """(subject, account, …) of subjects with photos that nobody was told of yet, unused since then and not in training."""
     unused = (before >= _UPLOADED, or_(_TRAINED.is_(None), before >= _TRAINED))
     return _photo_use().where(*unused, ~_told("photos", Subject.id)).order_by(Subject.id)
 
@@ -41,19 +41,14 @@ def photos_go_at(session: Session, settings: Settings, subject_ids: Sequence[str
     used = photos_last_used(session, subject_ids)
     notices = session.scalars(select(RetentionNotice).where(RetentionNotice.scope == "photos", RetentionNotice.target_id.in_(used)))
     told = {notice.target_id: notice.erase_after for notice in notices if notice.unused_since >= used[notice.target_id]}
-    return {subject: told.get(subject) or erase_after(settings, at, settings.photos_kept_days) for subject, at in used.items()}
+    kept, soonest = timedelta(days=settings.photos_kept_days), now() + timedelta(days=settings.retention_notice_days)
+    return {subject: told.get(subject) or max(at + kept, soonest) for subject, at in used.items()}
 
 
-def erase_after(settings: Settings, last_used: datetime, kept_days: int) -> datetime:
-    """Never before the customer has had the whole notice."""
-    return max(last_used + timedelta(days=kept_days), now() + timedelta(days=settings.retention_notice_days))
-
-
-def oldest_portraits(before: datetime) -> Rows:
-    """(account, end of its oldest portrait) of accounts that have one from before then, and that were not told yet."""
-    oldest = func.min(Job.completed_at)
-    query = select(Portrait.account_id, oldest).join(Job, Job.target_id == Portrait.id).where(Job.completed_at <= before)
-    return query.where(~_told("portraits", Portrait.account_id)).group_by(Portrait.account_id).order_by(Portrait.account_id)
+def accounts_with_old_portraits(before: datetime) -> Rows:
+    """(account, account) of accounts that have one from before then, and that were not told yet."""
+    old = exists().where(Portrait.account_id == Account.id, Job.target_id == Portrait.id, Job.completed_at <= before)
+    return select(Account.id, Account.id).where(old, ~_told("portraits", Account.id)).order_by(Account.id)
 
 
 def old_portraits(session: Session, account_id: str, until: datetime) -> list[str]:
@@ -62,17 +57,12 @@ def old_portraits(session: Session, account_id: str, until: datetime) -> list[st
 
 
 def idle_accounts(before: datetime) -> Rows:
-    """(account, last sign-in) of accounts that were not told yet and have done nothing since then, by page or by program."""
-    query = select(Account.id, Account.last_seen_at).where(_idle_since(before), ~_told("account", Account.id))
-    return query.order_by(Account.id)
+    """(account, account) of accounts that were not told yet and have done nothing since then, by page or by program."""
+    return select(Account.id, Account.id).where(_idle_since(before), ~_told("account", Account.id)).order_by(Account.id)
 
 
 def is_idle(session: Session, account_id: str, since: datetime) -> bool:
     return session.scalar(select(Account.id).where(Account.id == account_id, _idle_since(since))) is not None
-
-
-def last_of(*moments: datetime | None) -> datetime:
-    return max(moment for moment in moments if moment is not None)
 
 
 def _photo_use() -> Rows:

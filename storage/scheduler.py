@@ -10,15 +10,16 @@ from sqlalchemy import delete, select
 
 from core.errors import ServiceDown
 from core.logs import get_logger
-from storage import erasure, jobs, mails, publishing, totals
+from storage import erasure, jobs, mails, outgoing, publishing, retention, totals, webhook_sending
 from storage.idempotency import KEPT as IDEMPOTENCY_KEPT
 from storage.mails import Post
-from storage.tables import IdempotencyRecord, Mail, SignInToken, Upload, WebSession, now
+from storage.tables import IdempotencyRecord, Mail, SignInToken, Upload, WebhookDelivery, WebSession, now
 from storage.wiring import Storage
 
 log = get_logger("storage.scheduler")
 
 SENT_MAILS_KEPT = timedelta(days=30)  # as marks against sending twice; their words go when they are sent
+DELIVERIES_KEPT = timedelta(days=30)  # the log that customers see
 LINKS_KEPT = timedelta(hours=1)  # after they expire: the limit on links counts them
 
 
@@ -42,6 +43,8 @@ def keep_house(storage: Storage, post: Post) -> dict[str, int]:
     """What may take its time: stores and mail servers that hang are waited for here."""
     chores: dict[str, Callable[[], int]] = {
         "mails_sent": lambda: mails.deliver_due(storage, post),
+        "webhooks_sent": lambda: webhook_sending.deliver_due(storage),
+        "expired": lambda: retention.run(storage, post),
         "purged": lambda: purge(storage),
         "erasures_resumed": lambda: erasure.resume_unfinished(storage, post),
         "late_objects_erased": lambda: erasure.sweep_again(storage),
@@ -57,6 +60,8 @@ def purge(storage: Storage) -> int:
         (WebSession, WebSession.expires_at < at),
         (IdempotencyRecord, IdempotencyRecord.created_at < at - IDEMPOTENCY_KEPT),
         (Mail, Mail.sent_at < at - SENT_MAILS_KEPT),
+        (Mail, Mail.failed_at < at - SENT_MAILS_KEPT),
+        (WebhookDelivery, (WebhookDelivery.created_at < at - DELIVERIES_KEPT) & ~outgoing.waits(WebhookDelivery)),
     )
     if not _anything(storage, old):  # most passes: no writing turn is taken
         return _purge_uploads(storage)
