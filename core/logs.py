@@ -1,29 +1,94 @@
-"""Structured logs: key=value lines for people, JSON for machines; a job's id is bound once and is on every line after."""
+"""Structured logs: key=value lines for people, JSON for machines; a job's id is bound once and is on every line after.
+
+Accounts stay out of them: whatever a line says, ours or a library's, addresses, prompts, passwords and links that open something are taken
+out before it is written. Ids stay: an operator needs them, and they mean nothing once the account is erased.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
 
 import structlog
 
 bind = structlog.contextvars.bound_contextvars  # ``with bind(job=job.id): …``
 
+HIDDEN = "[hidden]"
+PRIVATE = frozenset({"email", "to", "address", "prompt", "negative_prompt", "caption", "description", "token", "secret", "password"})
+_REPLACEMENTS = (
+    (re.compile(r"[A-Za-z0-9.!#$%&'*+=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"), "[address]"),
+    (re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/@'\"]+@"), r"\1[hidden]@"),  # user and password of a URL
+    (re.compile(r"\b(token|signature|X-Amz-[A-Za-z-]+|AWSAccessKeyId)=[^\s&\"']+", re.IGNORECASE), r"\1=[hidden]"),
+    (re.compile(r"(/v1/(?:objects|uploads)/)[\w.~-]+"), r"\1[hidden]"),
+    (re.compile(r"\blk_[A-Za-z0-9_-]{8,}"), "lk_[hidden]"),
+)
+_QUIET = ("httpx", "httpcore", "botocore", "boto3", "s3transfer", "urllib3", "PIL", "alembic")
+
 
 def set_up_logs(level: str = "INFO", as_json: bool = False) -> None:
-    logging.basicConfig(level=level, format="%(message)s", force=True)
-    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    """For the whole process, libraries included: one handler, to stderr, and one form of line."""
+    ours: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        without_accounts,
+    ]
+    drawn: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    last = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, drawn]
+    handler = _Stderr()
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=last, foreign_pre_chain=[_named, *ours]))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(),
+        processors=[structlog.stdlib.filter_by_level, *ours, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
     )
 
 
-def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
-    return structlog.get_logger(room=name)
+class _Stderr(logging.StreamHandler[TextIO]):
+    """To whatever stderr is at that moment."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(name, room=name)
+    return logger
+
+
+def without_accounts(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A processor: hides private fields by name, and by pattern what stands in any text."""
+    for name, value in event.items():
+        if not name.startswith("_"):  # structlog's own
+            event[name] = HIDDEN if name in PRIVATE and value else _plain(value)
+    return event
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        for pattern, instead in _REPLACEMENTS:
+            value = pattern.sub(instead, value)
+        return value
+    if isinstance(value, dict):
+        return {name: HIDDEN if name in PRIVATE and one else _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, bool | int | float | None) else _plain(str(value))
+
+
+def _named(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A library's logger is its room."""
+    event["room"] = event["_record"].name
+    return event
