@@ -56,7 +56,7 @@ class FlowLoss:
         latents, noise, sigmas = self.latents[rows].to(device), noise.to(device), sigmas.to(device)
         tokens = family.pack(add_noise(latents, noise, sigmas)).to(self.base.dtype)
         predicted = family.predict(transformer, tokens, self.ids, self.text.rows(text_rows), sigmas, self.recipe.guidance)
-        weights = None if self.weights is None else family.pack(self.weights[rows].expand_as(latents.cpu())).to(device)
+        weights = None if self.weights is None else family.pack(self.weights[rows].expand(-1, latents.shape[1], -1, -1)).to(device)
         losses = picture_losses(predicted, family.pack(velocity(latents, noise)), weights)
         photos = len(draw.indices)
         return losses[:photos].mean() + (self.recipe.class_preservation * losses[photos:].mean() if class_draw else 0.0)
