@@ -10,6 +10,7 @@ from torch import nn
 
 from diffusion.frozen import FrozenLinear
 
+Held = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 NF4_BLOCK, SCALE_BLOCK = 64, 256  # values that share a scale; scales that share a scale of theirs
 
 
@@ -37,7 +38,7 @@ class Nf4Linear(FrozenLinear):
         self.register_buffer("offset", state.offset)
 
     @property
-    def held(self) -> tuple[torch.Tensor, ...]:
+    def held(self) -> Held:
         return self.packed, self.scales, self.scale_scales, self.code, self.offset
 
     def dequantised(self) -> torch.Tensor:
