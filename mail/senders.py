@@ -19,12 +19,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from core.errors import ServiceDown
 
 SMTP_TIMEOUT_S = 15.0
+SAID_OF_TLS = {"starttls": "STARTTLS", "ssl": "TLS", "none": "not encrypted"}
 _FILE_POLICY = policy.SMTPUTF8
 
 
 class Sender(Protocol):
     def send(self, message: EmailMessage) -> None:
         """:class:`core.errors.ServiceDown` if it may work later; ``MailRefused`` if the server will never take it."""
+
+    def check(self) -> str:
+        """Everything short of sending; what was reached, for the operator. :class:`core.errors.ServiceDown` if mails could not go now."""
 
     def erase_for(self, address: str) -> int:
         """Remove kept copies of what was sent to the address; how many."""
@@ -65,6 +69,15 @@ class FolderSender:
                 self._write(message, mark)
         except OSError as error:
             raise ServiceDown(f"the outbox folder cannot be used: {error}") from error
+
+    def check(self) -> str:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise ServiceDown(f"the outbox folder cannot be used: {error}") from error
+        return f"one .eml a message in {self.folder}; nothing reaches a customer"
 
     def erase_for(self, address: str) -> int:
         paths = list(self._sent_to(address))
@@ -116,11 +129,14 @@ class SmtpSender:
 
     def send(self, message: EmailMessage) -> None:
         with self._translated(), self._connection() as server:
-            if self.tls == "starttls":
-                server.starttls(context=ssl.create_default_context())
-            if self._user:
-                server.login(self._user, self._password)
+            self._sign_in(server)
             server.send_message(message)
+
+    def check(self) -> str:
+        with self._translated(), self._connection() as server:
+            self._sign_in(server)
+            server.noop()
+        return f"{self.host}:{self.port}, {SAID_OF_TLS[self.tls]}, {'signed in' if self._user else 'without a login'}"
 
     def erase_for(self, address: str) -> int:
         return 0  # nothing is kept here
@@ -130,6 +146,12 @@ class SmtpSender:
 
     def forget_expired(self) -> int:
         return 0
+
+    def _sign_in(self, server: smtplib.SMTP) -> None:
+        if self.tls == "starttls":
+            server.starttls(context=ssl.create_default_context())
+        if self._user:
+            server.login(self._user, self._password)
 
     def _connection(self) -> smtplib.SMTP:
         if self.tls == "ssl":

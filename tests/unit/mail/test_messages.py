@@ -9,6 +9,7 @@ import pytest
 from mail.messages import message_id, names, render
 
 CONTEXTS: dict[str, dict[str, Any]] = {
+    "test_message": {},
     "sign_in": {"path": "/sign-in?token=abc_-123", "minutes": 15},
     "training_done": {"subject_id": "sub_1", "subject_name": "Miso"},
     "training_failed": {"subject_id": "sub_1", "subject_name": "Miso", "training_id": "trn_1", "reason": "Only 4 photos show the cat."},

@@ -47,6 +47,18 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def test_the_check_tells_a_server_that_would_do_from_one_that_would_not(port: int, inbox: Inbox, tmp_path: Path) -> None:
+    assert "signed in" in open_sender(f"smtp://user:p%40ss@127.0.0.1:{port}?tls=none").check()
+    assert inbox.mails == []
+    for url in (f"smtp://user:wrong@127.0.0.1:{port}?tls=none", f"smtp://127.0.0.1:{port}?tls=starttls", "smtp://127.0.0.1:1?tls=none"):
+        with pytest.raises(ServiceDown):
+            open_sender(url).check()
+    assert "nothing reaches" in open_sender(f"file://{tmp_path / 'outbox'}").check()
+    (tmp_path / "file").touch()
+    with pytest.raises(ServiceDown):
+        open_sender(f"file://{tmp_path / 'file'}").check()
+
+
 @pytest.fixture
 def port(inbox: Inbox) -> Iterator[int]:
     def check(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
