@@ -1,1 +1,1 @@
-"""Adapter to portraits: the engine that holds one base model, the adapter cache, modes, provenance, the render worker."""
+"""Adapter to portraits: the engine that holds one base model, the adapter cache, modes, the render worker."""

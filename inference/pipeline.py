@@ -14,9 +14,9 @@ from PIL import Image
 
 from core.errors import JobFailed
 from core.words import Mode, PortraitStage
+from diffusion.provenance import marked_png
 from inference.loaded import LoadedAdapter
 from inference.previews import Show, data_url
-from inference.provenance import marked_png
 from inference.requests import RenderRequest, request_from
 from inference.scoring import score_likeness
 from inference.state import RenderState, open_state

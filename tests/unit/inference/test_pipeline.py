@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from sqlalchemy import select
 
+from diffusion.provenance import read_marks
 from inference.pipeline import RenderState, progress_of, run_portrait
-from inference.provenance import read_marks
 from inference.requests import RenderRequest
 from storage import jobs, keys, tables
 

@@ -3,7 +3,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from inference.provenance import TRAINED_ALGORITHMIC_MEDIA, marked_png, read_marks
+from diffusion.provenance import TRAINED_ALGORITHMIC_MEDIA, marked_png, read_marks
 
 
 def picture():
