@@ -37,7 +37,8 @@ def set_checkpointing(transformer: Any, count: int) -> None:
     if count <= 0:
         transformer.disable_gradient_checkpointing()
         return
-    chosen = {id(every[index * len(every) // count]) for index in range(min(count, len(every)))}
+    count = min(count, len(every))
+    chosen = {id(every[index * len(every) // count]) for index in range(count)}
 
     def call(block: torch.nn.Module, *inputs: Any) -> Any:
         if id(block) not in chosen:
