@@ -23,13 +23,19 @@ class PromptEmbeds:
     def __len__(self) -> int:
         return self.prompt_embeds.shape[0]
 
-    def to(self, device: torch.device | str) -> PromptEmbeds:
-        return PromptEmbeds(self.prompt_embeds.to(device), self.pooled_prompt_embeds.to(device), self.text_ids.to(device))
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> PromptEmbeds:
+        """``dtype`` is of the embeddings; positions keep theirs."""
+        embeds, pooled = self.prompt_embeds.to(device, dtype), self.pooled_prompt_embeds.to(device, dtype)
+        return PromptEmbeds(embeds, pooled, self.text_ids.to(device))
 
     def rows(self, indices: Sequence[int] | torch.Tensor) -> PromptEmbeds:
         """The same embeddings for some of the prompts, in the order of ``indices``; an index may come twice."""
         index = torch.as_tensor(indices, device=self.prompt_embeds.device)
         return PromptEmbeds(self.prompt_embeds[index], self.pooled_prompt_embeds[index], self.text_ids)
+
+    def cut(self, tokens: int) -> PromptEmbeds:
+        """Without what comes after the first ``tokens`` tokens: padding, if every prompt is that short."""
+        return PromptEmbeds(self.prompt_embeds[:, :tokens].contiguous(), self.pooled_prompt_embeds, self.text_ids[:tokens].contiguous())
 
     def row(self, index: int) -> PromptEmbeds:
         return self.rows([index])

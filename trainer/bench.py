@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 from PIL import Image
 
+from diffusion import lora
 from diffusion.loading import BaseModel
 from diffusion.text import encode_prompts
 from metrics.encoders import IdentityEncoder, TextImageEncoder
 from trainer.caches import TrainingCache
 from trainer.recipe import Recipe
+from trainer.seats import Seats
 
 RENDER_BATCH = 4
 KEPT_CLASS_WORDS = 64
@@ -36,6 +39,20 @@ class Bench:
     text_image: TextImageEncoder
     baselines: dict[tuple, Scores] = field(default_factory=dict)
     class_caches: dict[tuple, TrainingCache] = field(default_factory=dict)
+    seats: Seats = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.seats = Seats(self.base)
+
+    @contextmanager
+    def wearing(self, state: lora.State, recipe: Recipe) -> Iterator[None]:
+        """What is rendered meanwhile is rendered with this adapter of the recipe's layout."""
+        slots = self.seats.slots(recipe)
+        try:
+            slots.write(0, state)
+            yield
+        finally:
+            self.seats.clear()
 
     def baseline(self, prompts: Sequence[str], recipe: Recipe, check: Callable[[], None] = lambda: None) -> Scores:
         """What the bare base model makes of the class-word prompts; rendered once for each class word and kept."""

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from diffusion import lora
 
+FORMAT = 2  # of a state's tensors: a state of another format cannot be resumed from
 STATE_FILE = "state.safetensors"
 CANDIDATE = "candidate-{step:06d}.safetensors"
 
@@ -33,7 +34,7 @@ class CheckpointFolder:
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.identity = json.dumps(identity, sort_keys=True)
+        self.identity = json.dumps({**identity, "format": FORMAT}, sort_keys=True)
 
     def save_state(self, step: int, tensors: dict[str, torch.Tensor]) -> Path:
         """Replaces the previous state; the old one stays whole until the new one is."""

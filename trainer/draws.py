@@ -7,16 +7,19 @@ and a checkpoint needs no generator state: seed and step are the whole of it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from diffusion.schedules import sample_sigmas
 
+Shape = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Draw:
-    """One micro-batch: photos ``indices`` [B], noise levels ``sigmas`` [B], ``noise`` [B, C, h, w], ``dropped`` captions [B]."""
+    """One micro-batch of one shape: photos ``indices`` [B], levels ``sigmas`` [B], ``noise`` [B, C, h, w], ``dropped`` captions [B]."""
 
     indices: list[int]
     sigmas: torch.Tensor
@@ -31,35 +34,53 @@ class Draw:
 
 @dataclass(frozen=True)
 class DrawPlan:
-    """What draws of one run have in common. ``mu`` shifts noise levels; see :func:`diffusion.schedules.sample_sigmas`."""
+    """What draws of one run have in common. ``shapes`` are those of the photos' latents, in their order; a batch is of one shape.
+
+    ``shift`` gives μ of the noise levels for a shape; see :func:`diffusion.schedules.sample_sigmas`.
+    """
 
     seed: int | str
-    photo_count: int
+    shapes: tuple[Shape, ...]
     batch_size: int
-    latent_shape: tuple[int, ...]
-    mu: float = 0.0
+    shift: Callable[[Shape], float] = lambda shape: 0.0
     sigma_mean: float = 0.0
     sigma_std: float = 1.0
     caption_dropout: float = 0.0
 
     def draw(self, number: int) -> Draw:
         """Micro-batch ``number`` (from 0)."""
+        indices = self.photo_indices(number)
+        shape = self.shapes[indices[0]]
         source = generator(self.seed, "batch", number)
         return Draw(
-            self.photo_indices(number),
-            sample_sigmas(self.batch_size, source, self.mu, self.sigma_mean, self.sigma_std),
-            torch.randn(self.batch_size, *self.latent_shape, generator=source),
+            indices,
+            sample_sigmas(self.batch_size, source, self.shift(shape), self.sigma_mean, self.sigma_std),
+            torch.randn(self.batch_size, *shape, generator=source),
             (torch.rand(self.batch_size, generator=source) < self.caption_dropout).tolist(),
         )
 
     def photo_indices(self, number: int) -> list[int]:
-        """Epochs of all photos, each in an order of its own, cut into batches: every photo comes equally often."""
-        first = number * self.batch_size
-        places = range(first, first + self.batch_size)
-        return [self._order(place // self.photo_count)[place % self.photo_count] for place in places]
+        """Every photo comes equally often. A cycle has as many batches as there are photos: each photo stands once for its shape, in an
+        order of the cycle's own, and the batch is the next ones of that shape, in epochs with orders of their own."""
+        cycle, turn = divmod(number, len(self.shapes))
+        turns = self._turns(cycle)
+        shape = turns[turn]
+        same = [index for index, own in enumerate(self.shapes) if own == shape]
+        first = (cycle * len(same) + turns[:turn].count(shape)) * self.batch_size
+        return [
+            same[self._order(shape, place // len(same), len(same))[place % len(same)]] for place in range(first, first + self.batch_size)
+        ]
 
-    def _order(self, epoch: int) -> list[int]:
-        return torch.randperm(self.photo_count, generator=generator(self.seed, "order", epoch)).tolist()
+    def _turns(self, cycle: int) -> list[Shape]:
+        """Whose turn it is in each batch of a cycle."""
+        if len(set(self.shapes)) == 1:
+            return list(self.shapes)
+        order = torch.randperm(len(self.shapes), generator=generator(self.seed, "turns", cycle)).tolist()
+        return [self.shapes[index] for index in order]
+
+    def _order(self, shape: Shape, epoch: int, count: int) -> list[int]:
+        purpose = "order" if len(set(self.shapes)) == 1 else f"order/{shape}"
+        return torch.randperm(count, generator=generator(self.seed, purpose, epoch)).tolist()
 
 
 def generator(seed: int | str, purpose: str, number: int) -> torch.Generator:

@@ -25,11 +25,12 @@ from trainer.captions import SubjectWords, caption_photos
 from trainer.cards import Fitted, data_digest, header, make_card
 from trainer.checkpoints import CheckpointFolder
 from trainer.curation import Curated, curate, require
-from trainer.fit import StepReport, fit
+from trainer.fit import fit
 from trainer.masks import subject_mask
 from trainer.photos import TrainingPhoto, from_images
 from trainer.preservation import class_cache
 from trainer.recipe import Recipe
+from trainer.reports import StepReport
 from trainer.selection import Candidate, Reals, Selection, select
 
 log = get_logger("trainer")
@@ -145,7 +146,17 @@ def _fit(
         watch.check()
 
     checkpoints = CheckpointFolder(folder, identity)
-    return fit(bench.base, cache, run.recipe, checkpoints, seed=run.seed, class_cache=class_pictures, on_step=on_step, on_saved=on_saved)
+    return fit(
+        bench.base,
+        cache,
+        run.recipe,
+        checkpoints,
+        seed=run.seed,
+        class_cache=class_pictures,
+        on_step=on_step,
+        on_saved=on_saved,
+        seats=bench.seats,
+    )
 
 
 def _select(bench: Bench, candidates: dict[int, Path], reals: Reals, run: Run, watch: Watch) -> Selection:
@@ -202,4 +213,7 @@ def train_on_photos(
 ) -> TrainedAdapter:
     """For the command line and the lab: pictures in memory, no job. ``recipe`` as :meth:`Recipe.for_run` gives it."""
     run = Run(words, kind, recipe, base_name or bench.base.path, seed)
-    return train(bench, from_images(photos), run, out_dir, ProgressWatch(on_progress))
+    try:
+        return train(bench, from_images(photos), run, out_dir, ProgressWatch(on_progress))
+    finally:
+        bench.seats.remove()  # whoever renders next in this process puts adapters on the base in a way of its own

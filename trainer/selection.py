@@ -141,12 +141,9 @@ def _render_with(
 ) -> tuple[list[Image.Image], Scores]:
     transformer = bench.base.transformer
     state, _ = lora.read(path, transformer, bench.base.family.lora_allowlist(transformer))
-    try:
-        lora.load(transformer, state)
+    with bench.wearing(state, recipe):
         images = bench.render(prompts_for(words.in_training, len(plain)), recipe, check)
-        return images, bench.judge(images, plain)
-    finally:
-        lora.detach(transformer)
+    return images, bench.judge(images, plain)
 
 
 def judge(step: int, path: Path, images: Sequence[Image.Image], scores: Scores, reals: Reals, scale: _Scale) -> Candidate:

@@ -1,9 +1,11 @@
-"""The adapter while it is being fitted: its weights, their running average, and the optimizer; all that a checkpoint must hold."""
+"""An adapter while it is being fitted: its weights, their running average, and the optimizer; all that a checkpoint must hold.
+
+Everything of it is one flat row, so clipping, stepping and averaging are a launch or two each, and nothing waits for the device.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,73 +13,73 @@ from torch import nn
 
 from core.errors import UserError
 from diffusion import lora
-from diffusion.loading import BaseModel
+from diffusion.slot_training import SlotTraining
 from trainer.recipe import Recipe
 
-TENSOR, NUMBER = "tensor", "number"
-LARGE_ADAPTER = 20_000_000  # parameters from which 8-bit optimizer state saves memory that matters (150 MB)
+NUMBER = "number"
+TENSOR = "tensor"
+SHORT_OF_MEMORY = 32 * 2**30  # bytes on the whole GPU: below, 8-bit optimizer state (0.5 GiB less for FLUX.1-dev) is worth its wait a step
 
 
-@dataclass
 class Trainee:
-    """``parameters`` are the live float32 LoRA weights by name; ``average`` their EMA, in the same order."""
+    """The adapter in slot ``slot``. ``parameter`` [P] is its float32 row, ``average`` the row's EMA."""
 
-    parameters: dict[str, nn.Parameter]
-    average: list[torch.Tensor]
-    optimizer: torch.optim.Optimizer
+    def __init__(self, training: SlotTraining, slot: int, recipe: Recipe, seed: int) -> None:
+        """Starts it fresh: A gaussian, B zero."""
+        self.training, self.slot, self.recipe = training, slot, recipe
+        training.slots.start(slot, seed)
+        training.slots.set_scale(slot, recipe.alpha / recipe.rank)
+        training.adopt(slot)
+        self.parameter = training.parameter(slot)
+        self.average = self.parameter.detach().clone()
+        self.optimizer = _optimizer(self.parameter, recipe)
 
-    @classmethod
-    def attach(cls, base: BaseModel, recipe: Recipe, seed: int) -> Trainee:
-        """Puts a fresh adapter on the base's transformer. The caller must ``lora.detach`` it, whatever happens."""
-        lora.attach(base.transformer, lora_spec(base, recipe), seed=seed, dtype=torch.float32)
-        parameters = lora.parameters(base.transformer)
-        average = [parameter.detach().clone() for parameter in parameters.values()]
-        return cls(parameters, average, _optimizer(list(parameters.values()), recipe, base.device))
+    @property
+    def gradient(self) -> torch.Tensor:
+        """[P] float32."""
+        return self.training.gradients[self.slot]
 
-    def average_in(self, decay: float, step: int) -> None:
-        """EMA with warm-up, so that a short run does not remember its random start: decay_t = min(decay, (1 + t) / (10 + t))."""
-        keep = min(decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters.values()], 1 - keep)
+    def update(self, step: int) -> torch.Tensor:
+        """One optimizer step on what lies in ``gradient``, clipped; ``step`` counts from 0. Returns the gradient's norm, on the device."""
+        norm = self.gradient.norm()
+        self.gradient.mul_((self.recipe.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, step)
+        self.optimizer.step()
+        keep = min(self.recipe.ema_decay, (1 + step) / (10 + step))  # warmed up: a short run does not remember its random start
+        self.average.lerp_(self.parameter.detach(), 1 - keep)
+        return norm
 
-    def adapter_state(self, scale: float, dtype: torch.dtype) -> lora.State:
-        """The averaged weights as a file's state, with ``scale`` (alpha / rank) baked in."""
-        named = dict(zip(self.parameters, self.average, strict=True))
-        return {file_key(name): _scaled(name, weight, scale).to("cpu", dtype).contiguous() for name, weight in named.items()}
+    def adapter_state(self, dtype: torch.dtype) -> lora.State:
+        """The averaged weights as a file's state, with alpha / rank and the recipe's ``saved_scale`` baked in."""
+        scale = self.recipe.alpha / self.recipe.rank * self.recipe.saved_scale
+        return self.training.slots.state(self.average, scale=scale, dtype=dtype)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Everything that a resumed run needs, by name."""
-        state = {f"weight/{name}": parameter.detach() for name, parameter in self.parameters.items()}
-        state |= {f"average/{name}": weight for name, weight in zip(self.parameters, self.average, strict=True)}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer/{index}/{_form(value)}/{key}": torch.as_tensor(value) for key, value in moments.items()}
-        return {key: value.to("cpu").contiguous() for key, value in state.items()}
+        """Everything that a resumed run needs, by name, on the CPU."""
+        state = {"weight": self.parameter.detach(), "average": self.average}
+        for key, value in self.optimizer.state[self.parameter].items():
+            state[f"optimizer/{_form(value)}/{key}"] = torch.as_tensor(value)
+        return {key: value.to("cpu", copy=True).contiguous() for key, value in state.items()}
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
         """Exactly what :meth:`tensors` gave. ``KeyError`` if it was another adapter's."""
-        for average, (name, parameter) in zip(self.average, self.parameters.items(), strict=True):
-            parameter.copy_(tensors[f"weight/{name}"])
-            average.copy_(tensors[f"average/{name}"])
-        moments: dict[int, dict[str, Any]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer/"):
-                _, index, form, moment = key.split("/", 3)
-                moments.setdefault(int(index), {})[moment] = value.item() if form == NUMBER else value.clone()
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        self.parameter.copy_(tensors["weight"])
+        self.average.copy_(tensors["average"])
+        kept = {key.split("/", 2)[2]: (key.split("/", 2)[1], value) for key, value in tensors.items() if key.startswith("optimizer/")}
+        self.optimizer.state[self.parameter] = {key: self._placed(key, form, value) for key, (form, value) in kept.items()}
+
+    def _placed(self, key: str, form: str, value: torch.Tensor) -> Any:
+        """torch keeps its step count in a tensor (on the CPU unless fused), bitsandbytes in a number; each wants its own back."""
+        if form == NUMBER:
+            return value.item()
+        stays = key == "step" and not self.optimizer.defaults.get("fused")
+        return value.clone() if stays else value.to(self.parameter.device, copy=True)
 
 
 def _form(value: Any) -> str:
-    """torch keeps its step count in a tensor, bitsandbytes in a number; each wants its own back."""
     return TENSOR if isinstance(value, torch.Tensor) else NUMBER
-
-
-def lora_spec(base: BaseModel, recipe: Recipe) -> lora.LoraSpec:
-    return lora.LoraSpec(recipe.rank, recipe.alpha, tuple(base.family.lora_modules(base.transformer, recipe.target_set)))
-
-
-def file_key(name: str) -> str:
-    """A parameter's name on the transformer → its key in an adapter file."""
-    return lora.PREFIX + name.replace(".default.weight", ".weight")
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -89,17 +91,14 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * warm * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
 
 
-def _scaled(name: str, weight: torch.Tensor, scale: float) -> torch.Tensor:
-    return weight * scale if ".lora_B." in name and scale != 1.0 else weight.clone()
-
-
-def _optimizer(parameters: list[nn.Parameter], recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+def _optimizer(parameter: nn.Parameter, recipe: Recipe) -> torch.optim.Optimizer:
     settings: dict[str, Any] = {"lr": recipe.learning_rate, "betas": (0.9, recipe.beta2), "weight_decay": recipe.weight_decay}
-    large = sum(parameter.numel() for parameter in parameters) >= LARGE_ADAPTER
-    if recipe.optimizer == "adamw8bit" and device.type != "cuda":
+    on_gpu = parameter.device.type == "cuda"
+    if recipe.optimizer == "adamw8bit" and not on_gpu:
         raise UserError("training/needs-gpu", "adamw8bit needs a CUDA GPU", "Use optimizer auto or adamw.")
-    if recipe.optimizer == "adamw8bit" or (recipe.optimizer == "auto" and large and device.type == "cuda"):
+    small = on_gpu and torch.cuda.get_device_properties(parameter.device).total_memory < SHORT_OF_MEMORY
+    if recipe.optimizer == "adamw8bit" or (recipe.optimizer == "auto" and small):
         from bitsandbytes.optim import AdamW8bit
 
-        return AdamW8bit(parameters, **settings)
-    return torch.optim.AdamW(parameters, foreach=True, **settings)
+        return AdamW8bit([parameter], **settings)
+    return torch.optim.AdamW([parameter], fused=on_gpu, foreach=not on_gpu, **settings)

@@ -29,6 +29,10 @@ class Family(ABC):
     def max_text_tokens(self, tokenizers: Mapping[str, Any]) -> int:
         """Tokens per prompt that the transformer reads."""
 
+    def count_tokens(self, tokenizers: Mapping[str, Any], prompt: str) -> int:
+        """Tokens of the prompt in the sequence that the transformer reads, without padding."""
+        return len(tokenizers[self.tokenizer_names[-1]](prompt).input_ids)
+
     @abstractmethod
     def encode_prompts(self, base: BaseModel, prompts: list[str]) -> PromptEmbeds: ...
 

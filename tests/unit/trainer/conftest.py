@@ -44,6 +44,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def bench(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """With a base of its own: a bench keeps slots on it."""
     folder = tmp_path_factory.mktemp("encoders")
+    own = load_base(base.folder, precision="fp32", device="cpu")
     identity, text_image = build_tiny_dino(folder / "dino"), build_tiny_clip(folder / "clip")
-    return Bench(base, load_identity_encoder(identity), load_text_image_encoder(text_image))
+    return Bench(own, load_identity_encoder(identity), load_text_image_encoder(text_image))

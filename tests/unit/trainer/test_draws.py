@@ -1,10 +1,11 @@
+import dataclasses
 from collections import Counter
 
 import torch
 
 from trainer.draws import DrawPlan, generator
 
-PLAN = DrawPlan(seed=3, photo_count=5, batch_size=2, latent_shape=(4, 4, 4), caption_dropout=0.3)
+PLAN = DrawPlan(seed=3, shapes=((4, 4, 4),) * 5, batch_size=2, caption_dropout=0.3)
 
 
 def test_a_draw_depends_on_nothing_but_seed_and_number() -> None:
@@ -22,7 +23,7 @@ def test_every_photo_comes_once_an_epoch_in_a_new_order() -> None:
 
 
 def test_processes_share_one_batch_whatever_their_number() -> None:
-    plan = DrawPlan(seed=3, photo_count=5, batch_size=4, latent_shape=(4, 4, 4))
+    plan = DrawPlan(seed=3, shapes=((4, 4, 4),) * 5, batch_size=4)
     whole = plan.draw(0)
     shares = [whole.share(rank, 2) for rank in range(2)]
     assert Counter(shares[0].indices + shares[1].indices) == Counter(whole.indices)
@@ -36,3 +37,22 @@ def test_captions_are_dropped_at_the_asked_rate() -> None:
 
 def test_purposes_do_not_share_randomness() -> None:
     assert not torch.equal(torch.randn(4, generator=generator(0, "batch", 1)), torch.randn(4, generator=generator(0, "order", 1)))
+
+
+MIXED = DrawPlan(seed=3, shapes=((4, 4, 4), (4, 2, 6), (4, 4, 4), (4, 6, 2), (4, 4, 4)), batch_size=2)
+
+
+def test_a_batch_is_of_one_shape_and_every_photo_still_comes_equally_often() -> None:
+    seen: Counter[int] = Counter()
+    for number in range(15):  # three cycles of five batches
+        draw = MIXED.draw(number)
+        assert {MIXED.shapes[index] for index in draw.indices} == {tuple(draw.noise.shape[1:])}
+        seen.update(draw.indices)
+    assert set(seen.values()) == {6}
+
+
+def test_noise_levels_are_shifted_by_the_batchs_own_shape() -> None:
+    plan = dataclasses.replace(MIXED, shift=lambda shape: 1.0 if shape == (4, 4, 4) else 0.0)
+    for number in range(10):
+        shifted, plain = plan.draw(number), MIXED.draw(number)
+        assert torch.equal(shifted.sigmas, plain.sigmas) == (tuple(plain.noise.shape[1:]) != (4, 4, 4))

@@ -14,10 +14,14 @@ from miniature.world.photos import to_image
 from trainer.bench import Bench
 from trainer.caches import CaptionedPhoto, TrainingCache, build_cache
 from trainer.checkpoints import CheckpointFolder
-from trainer.fit import draw_plan, fit
-from trainer.losses import DivergenceWatch, FitDiverged, FlowLoss, blind_loss, picture_losses
+from trainer.fit import fit
+from trainer.losses import DivergenceWatch, FitDiverged, blind_loss, picture_losses
+from trainer.member import draw_plan
+from trainer.passes import Passes
 from trainer.preservation import class_cache, class_prompts
 from trainer.recipe import Recipe
+from trainer.rows import Pictures
+from trainer.seats import Seats
 
 
 def test_weights_count_by_their_ratio_alone() -> None:
@@ -30,23 +34,33 @@ def test_weights_count_by_their_ratio_alone() -> None:
     assert torch.allclose(picture_losses(predicted, target, 5 * weights), torch.tensor([9.0, 1.0]))
 
 
-def loss_of(base: BaseModel, cache: TrainingCache, recipe: Recipe, extra: TrainingCache | None = None) -> float:
-    draw = draw_plan(base, cache, recipe, 3).draw(0)
-    class_draw = draw_plan(base, extra, recipe, 3, "class").draw(0) if extra else None
-    with torch.no_grad():
-        return FlowLoss(base, cache, recipe, extra)(base.transformer, draw, class_draw).item()
+def loss_of(
+    base: BaseModel, cache: TrainingCache, recipe: Recipe, extra: TrainingCache | None = None, adapter: lora.State | None = None
+) -> float:
+    """Of one micro-batch, photos and class pictures in one pass."""
+    seats = Seats(base)
+    passes = Passes(base, seats.training(recipe))
+    seats.slots(recipe).write(0, adapter or {})
+    rows = [Pictures(base, cache, recipe.background_weight).rows(draw_plan(base, cache, recipe, 3).draw(0), 0, recipe.guidance, 1.0)]
+    if extra:
+        draw = draw_plan(base, extra, recipe, 3, "class").draw(0)
+        rows.append(Pictures(base, extra).rows(draw, 0, recipe.guidance, recipe.class_preservation))
+    try:
+        return passes.run(rows)[0].item()
+    finally:
+        seats.remove()
 
 
 def test_without_masks_the_background_weight_changes_nothing(base: BaseModel, cache: TrainingCache, recipe: Recipe) -> None:
     light = recipe.model_copy(update={"background_weight": 0.1})
     assert loss_of(base, cache, light) == loss_of(base, cache, recipe)
-    whole = dataclasses.replace(cache, coverage=torch.ones(len(cache), 1, *cache.latents.shape[-2:]))
+    whole = dataclasses.replace(cache, coverage=torch.ones(len(cache), 1, *cache.shapes[0][1:]))
     assert loss_of(base, whole, light) == pytest.approx(loss_of(base, cache, recipe), rel=1e-5)
 
 
 def test_what_is_around_the_subject_counts_as_little_as_the_recipe_says(base: BaseModel, cache: TrainingCache, recipe: Recipe) -> None:
     """The right half of every photo is made unlearnable: with weight 0 there, the loss does not know."""
-    coverage = torch.ones(len(cache), 1, *cache.latents.shape[-2:])
+    coverage = torch.ones(len(cache), 1, *cache.shapes[0][1:])
     coverage[..., coverage.shape[-1] // 2 :] = 0
     masked = dataclasses.replace(cache, coverage=coverage)
     full, tenth, none = (loss_of(base, masked, recipe.model_copy(update={"background_weight": weight})) for weight in (1.0, 0.1, 0.0))
@@ -58,16 +72,15 @@ def test_what_is_around_the_subject_counts_as_little_as_the_recipe_says(base: Ba
 def test_class_pictures_add_their_own_loss(base: BaseModel, cache: TrainingCache, recipe: Recipe) -> None:
     twice = recipe.model_copy(update={"class_preservation": 2.0, "caption_dropout": 0.0})
     plain = recipe.model_copy(update={"caption_dropout": 0.0})
-    draw = draw_plan(base, cache, plain, 3, "class").draw(0)
-    with torch.no_grad():
-        own = FlowLoss(base, cache, plain)(base.transformer, draw).item()
-    assert loss_of(base, cache, twice, cache) == pytest.approx(loss_of(base, cache, plain) + 2 * own, rel=1e-4)
+    both, own = loss_of(base, cache, twice, cache), loss_of(base, cache, plain)
+    other = loss_of(base, cache, twice.model_copy(update={"class_preservation": 4.0}), cache)
+    assert own < both < other and other - own == pytest.approx(2 * (both - own), rel=1e-4)
 
 
 def test_class_preservation_holds_the_class_where_the_base_had_it(base: BaseModel, cache: TrainingCache, tmp_path: Path) -> None:
     """Fitted on one photo with a caption that the class pictures share: with the loss they come out nearer to what they were."""
     settings = {"steps": 60, "batch_size": 2, "learning_rate": 2e-2, "rank": 8, "alpha": 8, "ema_decay": 0.0}
-    one = TrainingCache(cache.keys[:1], cache.latents[:1] + 3, cache.text.rows([0, 5]))
+    one = TrainingCache(cache.keys[:1], [cache.latents[0] + 3], cache.text.rows([0, 5]))
     others = TrainingCache(cache.keys[1:3], cache.latents[1:3], cache.text.rows([1, 2, 5]))
     losses = []
     for weight in (0.0, 3.0):
@@ -78,12 +91,7 @@ def test_class_preservation_holds_the_class_where_the_base_had_it(base: BaseMode
 
 
 def loss_with(base: BaseModel, path: Path, cache: TrainingCache, recipe: Recipe) -> float:
-    state, _ = lora.read(path)
-    lora.load(base.transformer, state)
-    try:
-        return loss_of(base, cache, recipe.model_copy(update={"batch_size": 16}))
-    finally:
-        lora.detach(base.transformer)
+    return loss_of(base, cache, recipe.model_copy(update={"batch_size": 16}), adapter=lora.read(path)[0])
 
 
 def test_class_pictures_are_rendered_once_a_class_word(bench: Bench, recipe: Recipe) -> None:
