@@ -14,7 +14,7 @@ from api import pages, problems, views
 from api.events import Broadcaster, Snapshot
 from api.limits import BodyLimit, body_limit
 from api.metrics import own_port
-from api.routes import account, adapters, health, metrics, objects, photos, portraits, sign_in, subjects, trainings
+from api.routes import account, adapters, health, metrics, objects, photos, portraits, sign_in, subjects, trainings, webhooks
 from api.security import SecurityHeaders, policy
 from api.site import site_facts
 from api.state import State
@@ -42,6 +42,7 @@ ROUTERS = (
     portraits.router,
     portraits.styles_router,
     account.router,
+    webhooks.router,
     health.router,
     metrics.router,
 )

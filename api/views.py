@@ -39,7 +39,8 @@ def training(row: Training, its_job: Job) -> Json:
     return about | job(its_job, f"/v1/trainings/{row.id}")
 
 
-def subject(row: Subject, counts: dict[str, int]) -> Json:
+def subject(row: Subject, counts: dict[str, int], photos_go_at: datetime | None = None) -> Json:
+    """``photos_go_at``: when the retention schedule will erase its photos, if it will."""
     usable = sum(count for verdict, count in counts.items() if verdict != PhotoVerdict.REJECTED)
     return {
         "id": row.id,
@@ -47,6 +48,7 @@ def subject(row: Subject, counts: dict[str, int]) -> Json:
         "kind": row.kind,
         "class_word": row.class_word,
         "created_at": moment(row.created_at),
+        "photos_expire_at": moment(photos_go_at),
         "photos": {"usable": usable, "rejected": counts.get(PhotoVerdict.REJECTED, 0)},
         "urls": {"get": f"/v1/subjects/{row.id}", "photos": f"/v1/subjects/{row.id}/photos", "uploads": f"/v1/subjects/{row.id}/uploads"},
     }

@@ -19,7 +19,7 @@ from storage.tables import Base
 from storage.wiring import Storage
 
 HIDDEN_TABLES = {"web_sessions", "idempotency_records", "mails"}  # ours, not theirs: hashes of tokens, remembered answers, the outbox
-HIDDEN_COLUMNS = {"key_hash", "secret", "worker", "lease_until", "fence", "object_key", "thumb_key"}
+HIDDEN_COLUMNS = {"key_hash", "secret", "previous_secret", "worker", "lease_until", "fence", "object_key", "thumb_key"}
 README = "Everything that Likeness keeps of your account: data.json holds the records, the folders hold the files.\n"
 
 

@@ -17,6 +17,7 @@ from api.state import Shared
 from core.errors import UserError
 from core.words import SubjectKind
 from storage import consents, subjects
+from storage.retention_rules import photos_go_at
 
 router = APIRouter(prefix="/v1/subjects", tags=["subjects"], route_class=IdempotentRoute)
 
@@ -52,16 +53,17 @@ def create(body: NewSubject, state: Shared, caller: SignedIn) -> dict[str, Any]:
 def list_all(state: Shared, caller: SignedIn, limit: Limit = 20, cursor: Cursor = None) -> dict[str, Any]:
     with state.storage.db.reader() as session:
         page, answer = listed(session, subjects.of_account(caller.account_id), limit, cursor)
-        counts = subjects.photo_counts(session, [row.id for row in page])
-    return answer([views.subject(row, counts[row.id]) for row in page])
+        ids = [row.id for row in page]
+        counts, going = subjects.photo_counts(session, ids), photos_go_at(session, state.settings, ids)
+    return answer([views.subject(row, counts[row.id], going.get(row.id)) for row in page])
 
 
 @router.get("/{subject_id}")
 def get(subject_id: str, state: Shared, caller: SignedIn) -> dict[str, Any]:
     with state.storage.db.reader() as session:
         subject = subjects.get(session, caller.account_id, subject_id)
-        counts = subjects.photo_counts(session, [subject.id])
-    return views.subject(subject, counts[subject.id])
+        counts, going = subjects.photo_counts(session, [subject.id]), photos_go_at(session, state.settings, [subject.id])
+    return views.subject(subject, counts[subject.id], going.get(subject.id))
 
 
 @router.delete("/{subject_id}")

@@ -3,8 +3,13 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from datetime import timedelta
 
+import pytest
+
+from mail import messages
 from mail.post import Post
+from storage import mails
 from storage.receipts import public_key, verify
 from storage.remains import scan
 from storage.wiring import Storage
@@ -27,14 +32,23 @@ def test_no_copy_of_an_export_stays_behind(customer: Customer, storage: Storage)
     assert not list((storage.settings.var_dir / "exports").iterdir())
 
 
-def test_erasing_the_account_leaves_nothing_but_a_signed_receipt(customer: Customer, storage: Storage) -> None:
+def test_erasing_the_account_leaves_nothing_but_a_signed_receipt(
+    customer: Customer, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last mail goes out by a folder here, which keeps its copy until it is of no more use: for no time, in this test."""
+    monkeypatch.setitem(messages.USEFUL_FOR, "account_erased", timedelta(seconds=-1))
+    post = Post(storage.settings)
     account = customer.client.get("/v1/account").json()
     customer.photographed(10)
     customer.api_key()
     receipt = customer.client.delete("/v1/account").json()
     assert (receipt["scope"], receipt["rows"]["photos"], receipt["objects"]) == ("account", 10, 20)
     assert customer.client.get("/v1/account").status_code == 401
-    assert scan(storage, account["id"], account["email"], Post(storage.settings)) == []
+    (farewell,) = scan(storage, account["id"], account["email"], post)
+    assert farewell.startswith("mails/")
+    assert mails.deliver_due(storage, post) == 1
+    assert scan(storage, account["id"], account["email"], post) == [f"sent mail to {account['email']}"]
+    assert (post.forget_expired(), scan(storage, account["id"], account["email"], post)) == (1, [])
     signature = receipt.pop("signature")
     assert verify(receipt, signature, public_key(storage.settings))
     assert customer.client.get(f"/v1/receipts/{receipt['id']}").json()["signature"] == signature
