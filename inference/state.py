@@ -60,6 +60,11 @@ def open_state(storage: Storage) -> RenderState:
     """Loads the base model that the settings name."""
     settings = storage.settings
     base = load_base(settings.base_model_path, precision=settings.precision, device=settings.device, revision=settings.base_revision)
-    if settings.controlnet_path:
-        add_control(base, settings.controlnet_path)
+    return share_state(storage, base)
+
+
+def share_state(storage: Storage, base: BaseModel) -> RenderState:
+    """On a base model that is loaded already."""
+    if storage.settings.controlnet_path and base.control is None:
+        add_control(base, storage.settings.controlnet_path)
     return RenderState(storage, base)

@@ -31,6 +31,11 @@ class Turns:
             if chosen == job_id or outcome == "handed back":
                 return outcome
 
+    def first(self) -> str | None:
+        """The job that waits longest."""
+        waiting = self._waiting()
+        return waiting[0].job_id if waiting else None
+
     def next(self, job_id: str, held: str | None) -> str:
         """The job to run now, when a message woke us for ``job_id``. Each other one is older than it, or counts as an overtaking."""
         settings = self.storage.settings

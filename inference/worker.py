@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,29 +29,41 @@ SWEEP_EVERY_S = 60.0  # how long an erased adapter may stay in a worker's caches
 class RenderChild:
     """What lives in the worker's child process. The state is made once: at the start in the background, or by the first job."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, open_state: Callable[[], RenderState] | None = None) -> None:
         self.settings = settings
         self.name = f"render-{os.getpid()}@{socket.gethostname()}"
+        self._open_state = open_state or self._load
         self._state: RenderState | None = None
         self._lock = threading.Lock()
 
     def state(self) -> RenderState:
         with self._lock:
             if self._state is None:
-                from inference import pipeline
-
-                set_threads(self.settings.cpu_threads)
-                self._state = pipeline.open_state(open_storage(self.settings))
+                self._state = self._open_state()
             return self._state
 
     def run(self, job_id: str) -> str:
+        """The job of a message, after those that may go first."""
+        state = self.state()
+        return state.turns.take(job_id, lambda: state.engine.slot.held[0], self.run_one)
+
+    def run_one(self, job_id: str) -> str:
         state = self.state()  # first: it imports under the lock, and two threads that import transformers at once break it
         from inference.pipeline import run_portrait
 
-        def run(chosen: str) -> str:
-            return jobs.run(state.storage, chosen, self.name, partial(run_portrait, state))
+        return jobs.run(state.storage, job_id, self.name, partial(run_portrait, state))
 
-        return state.turns.take(job_id, lambda: state.engine.slot.held[0], run)
+    def run_waiting(self) -> str | None:
+        """One portrait that waits, for those who have a moment between other work; None if none does."""
+        state = self.state()
+        first = state.turns.first()
+        return self.run_one(state.turns.next(first, state.engine.slot.held[0])) if first else None
+
+    def _load(self) -> RenderState:
+        from inference import pipeline
+
+        set_threads(self.settings.cpu_threads)
+        return pipeline.open_state(open_storage(self.settings))
 
     def start(self) -> None:
         """Warms up and sweeps from a thread: Celery gives a child four seconds to say that it lives."""

@@ -24,6 +24,7 @@ from storage.tables import Account, Adapter, Photo, Subject, Training
 from storage.wiring import Storage
 from trainer.captions import SubjectWords
 from trainer.curation import Curated, Finding
+from trainer.hosting import HostingWatch
 from trainer.photos import TrainingPhoto
 from trainer.pipeline import CARD_FILE, Run, TrainedAdapter, train
 from trainer.recipe import Recipe
@@ -60,7 +61,7 @@ def run_training(state: TrainerState, lease: Lease) -> None:
             fetch_photos(storage, order),
             make_run(storage.settings, order, Recipe.for_run(len(order.photos), bench.base, _overrides(storage.settings, order))),
             folder,
-            lease,
+            HostingWatch(lease, state.guest) if state.guest else lease,
             on_curated=lambda curated: record_findings(storage, order, curated),
             on_saved=lambda path: keep_checkpoint(lease, order, path),
         )
@@ -154,6 +155,8 @@ def store(lease: Lease, order: Order, trained: TrainedAdapter) -> Adapter:
     card = trained.card
     lease.put(keys.adapter_weights(account, adapter_id), trained.path)
     lease.put(keys.adapter_card(account, adapter_id), trained.path.with_name(CARD_FILE), "application/json")
+    for sample in card["samples"]:
+        lease.put(keys.adapter_sample(account, adapter_id, sample["file"]), trained.path.with_name(sample["file"]), "image/png")
     return Adapter(
         id=adapter_id,
         account_id=account,

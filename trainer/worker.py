@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,11 +31,15 @@ log = get_logger("trainer.worker")
 
 @dataclass
 class TrainerState:
-    """What one worker process holds: where things last, and the bench, once something has asked for it."""
+    """What one worker process holds: where things last, and the bench, once something has asked for it.
+
+    ``guest``: what else works on the same base model, between the steps of a training (:mod:`trainer.hosting`).
+    """
 
     storage: Storage
     _bench: Bench | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    guest: Callable[[], None] | None = None
 
     @property
     def importing(self) -> threading.Lock:

@@ -1,17 +1,17 @@
 import hashlib
+from functools import partial
 
 import pytest
-import torch
 
 from core.settings import Settings
 from core.words import JobKind, new_id
 from diffusion import lora
 from diffusion.loading import load_base
 from inference.engine import Engine
-from inference.slot import LoadedAdapter
 from storage import jobs, keys, tables
 from storage.wiring import open_storage
 from tests.tiny import build_tiny_flux
+from tests.tiny_adapters import random_adapter
 from tests.tiny_encoders import build_tiny_dino
 
 
@@ -34,19 +34,8 @@ def engine(base):
 
 @pytest.fixture(scope="session")
 def make_adapter(base):
-    """A random adapter that changes pictures visibly; another seed is another subject."""
-
-    def make(seed, rank=4, target_set="blocks", dtype=torch.float32):
-        generator = torch.Generator().manual_seed(seed)
-        state = {}
-        for module in base.family.lora_modules(base.transformer, target_set):
-            layer = base.transformer.get_submodule(module)
-            state[f"transformer.{module}.lora_A.weight"] = torch.randn(rank, layer.in_features, generator=generator).to(dtype)
-            state[f"transformer.{module}.lora_B.weight"] = (torch.randn(layer.out_features, rank, generator=generator) * 0.3).to(dtype)
-        lora.validate(state, base.transformer, base.family.lora_allowlist(base.transformer))
-        return LoadedAdapter(f"ada_{seed}_{rank}_{target_set}", state)
-
-    return make
+    """Another seed is another subject."""
+    return partial(random_adapter, base)
 
 
 @pytest.fixture
