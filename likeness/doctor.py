@@ -2,109 +2,61 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from rich.console import Console
-from sqlalchemy import text
 
 from core.errors import ServiceDown, UserError
 from core.settings import Settings
-from mail.senders import open_sender
-from storage.broker import resolve_broker_url
-from storage.migrations import current_revision, newest_revision
-from storage.wiring import open_storage
+from likeness.checks import Finding, failure, post, servers, store, weights
+
+Check = Callable[[Settings], Iterable[Finding]]
+SHOWN = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
+FIXES = {
+    "database": "Check LIKENESS_DATABASE_URL, and that the server runs and takes connections from here.",
+    "migrations": "Check the database first.",
+    "broker": "Check LIKENESS_BROKER_URL. While it is down, jobs wait in the database.",
+    "store": "Check LIKENESS_STORE_URL and the AWS_… credentials; `likeness prepare` makes the bucket.",
+    "mail": "Check LIKENESS_MAIL_URL: host, port, tls=starttls or ssl, user and password (percent-encoded).",
+}
 
 
-@dataclass(frozen=True)
-class Finding:
-    what: str
-    good: bool
-    said: str
-
-
-def run_doctor(settings: Settings, console: Console) -> bool:
-    """Prints every finding; True if all are good."""
-    checks: dict[str, Callable[[Settings], str]] = {
-        "database": database,
-        "migrations": migrations,
-        "broker": broker,
-        "object store": object_store,
-        "mail": mail,
-        "base model": base_model,
-        "encoders": encoders,
-        "device": device,
+def run_doctor(settings: Settings, console: Console, send_to: str = "", strict: bool = False) -> bool:
+    """Prints every finding; True if nothing fails (``strict``: and nothing needs a warning)."""
+    checks: dict[str, Check] = {
+        "database": servers.database,
+        "migrations": servers.migrations,
+        "broker": servers.broker,
+        "settings": servers.shared,
+        "store": store.object_store,
+        "mail": post.mail,
+        "base model": weights.base_model,
+        "encoders": weights.encoders,
+        "device": weights.device,
     }
-    findings = [_examine(name, check, settings) for name, check in checks.items()]
-    for finding in findings:
-        console.print(f"{'[green]ok  [/]' if finding.good else '[red]FAIL[/]'} {finding.what:13} {finding.said}", soft_wrap=True)
-    return all(finding.good for finding in findings)
+    if send_to:
+        checks["test message"] = partial(post.test_message, to=send_to)
+    findings = [shown for name, check in checks.items() for shown in _shown(console, examine(name, check, settings))]
+    bad = {"fail", "warn"} if strict else {"fail"}
+    return not any(finding.level in bad for finding in findings)
 
 
-def _examine(name: str, check: Callable[[Settings], str], settings: Settings) -> Finding:
+def examine(name: str, check: Check, settings: Settings) -> Iterable[Finding]:
+    """The check's findings; whatever it raises is one more. A doctor that dies of the illness helps nobody."""
     try:
-        return Finding(name, True, check(settings))
-    except (UserError, ServiceDown, OSError, ValueError) as error:
-        return Finding(name, False, str(error))
-    except Exception as error:  # a doctor that dies of the illness helps nobody
-        return Finding(name, False, f"{type(error).__name__}: {error}")
+        yield from check(settings)
+    except UserError as error:
+        yield failure(name, error.title, error.detail)
+    except (ServiceDown, OSError, ValueError) as error:
+        yield failure(name, str(error), FIXES.get(name, ""))
+    except Exception as error:
+        yield failure(name, f"{type(error).__name__}: {error}", FIXES.get(name, ""))
 
 
-def database(settings: Settings) -> str:
-    with open_storage(settings).db.reader() as session:
-        session.execute(text("select 1"))
-    return settings.database.split("@")[-1]
-
-
-def migrations(settings: Settings) -> str:
-    current, newest = current_revision(settings.database), newest_revision()
-    if current != newest:
-        raise UserError("migrations/behind", f"the schema is at {current}, the newest is {newest}", "Run: likeness migrate")
-    return f"at {newest}"
-
-
-def broker(settings: Settings) -> str:
-    from kombu import Connection
-
-    url = resolve_broker_url(settings)
-    with Connection(url, connect_timeout=3) as connection:
-        connection.ensure_connection(max_retries=1)
-    return url.split("@")[-1]
-
-
-def object_store(settings: Settings) -> str:
-    """Writes, reads back, erases."""
-    objects, key = open_storage(settings).objects, f"doctor/{uuid.uuid4().hex}"
-    objects.put(key, b"well", "text/plain")
-    back = objects.get(key)
-    objects.erase([key])
-    if back != b"well" or objects.exists(key):
-        raise ServiceDown("what was written did not come back, or did not go away")
-    return settings.store.split("?")[0]
-
-
-def mail(settings: Settings) -> str:
-    open_sender(settings.mail)
-    return settings.mail.split("@")[-1]
-
-
-def base_model(settings: Settings) -> str:
-    path = Path(settings.base_model_path)
-    if path.is_absolute() and not (path / "model_index.json").exists():
-        raise UserError("base-model/missing", f"{path} holds no model_index.json", "Set LIKENESS_BASE_MODEL to a folder or a hub id.")
-    return settings.base_model
-
-
-def encoders(settings: Settings) -> str:
-    for path in (settings.identity_encoder_path, settings.text_image_encoder_path):
-        if Path(path).is_absolute() and not (Path(path) / "config.json").exists():
-            raise UserError("encoder/missing", f"{path} holds no config.json")
-    return f"{settings.identity_encoder}, {settings.text_image_encoder}"
-
-
-def device(settings: Settings) -> str:
-    from diffusion.devices import describe, pick_device
-
-    return describe(pick_device(settings.device))
+def _shown(console: Console, findings: Iterable[Finding]) -> Iterable[Finding]:
+    for finding in findings:
+        fix = f"  → {finding.fix}" if finding.fix else ""
+        console.print(f"{SHOWN[finding.level]} {finding.what:13} ", end="")
+        console.print(f"{finding.said}{fix}", soft_wrap=True, markup=False)
+        yield finding

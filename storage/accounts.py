@@ -103,6 +103,11 @@ def revoke_api_key(session: Session, account_id: str, key_id: str) -> None:
         raise not_found("API key")
 
 
+def id_of(session: Session, email: str) -> str | None:
+    """Of the account that has the address."""
+    return session.scalar(select(Account.id).where(Account.email == normal_email(email)))
+
+
 def normal_email(email: str) -> str:
     email = email.strip().lower()
     if not _EMAIL.fullmatch(email):

@@ -52,11 +52,15 @@ def count_ended(storage: Storage) -> int:
 
 def note_pass(storage: Storage) -> int:
     """A scheduler is at work: the moment, in Unix seconds, written now and then. Returns 0: it is no work that waited."""
-    known = read(storage).get((SCHEDULER_PASS, _labels()), 0.0)
-    if time.time() - known >= PASS_NOTED_EVERY_S:
+    if time.time() - last_pass(storage) >= PASS_NOTED_EVERY_S:
         with storage.db.session() as session:
             _upsert(session, (SCHEDULER_PASS, _labels()), time.time(), time.time())
     return 0
+
+
+def last_pass(storage: Storage) -> float:
+    """When a scheduler last went its round, in Unix seconds; 0: never."""
+    return read(storage).get((SCHEDULER_PASS, _labels()), 0.0)
 
 
 def read(storage: Storage) -> dict[tuple[str, str], float]:
@@ -96,7 +100,7 @@ def _seconds(job: Job, before: Mapping[str, float], settings: Settings) -> Itera
     yield (DEVICE_SECONDS, _labels(kind=kind, device=str(metrics.get("device", "unknown")).partition(":")[0])), held
     if settings.gpu_price_per_hour:
         yield (COST, _labels(kind=kind, currency=settings.currency)), held / 3600 * settings.gpu_price_per_hour
-    if job.started_at and job.completed_at:
+    if job.started_at and job.completed_at and not before:  # the pause before an operator's retry is nobody's wait
         yield (WAIT_SECONDS, _labels(kind=kind)), (job.started_at - job.created_at).total_seconds()
         yield (RUN_SECONDS, _labels(kind=kind)), (job.completed_at - job.started_at).total_seconds()
 
