@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
-from core.errors import ServiceDown, UserError
-from core.logs import set_up_logs
-from core.settings import Settings
+from likeness import cli_erasure, cli_jobs
+from likeness.plain import out, plainly, settings_with
+
+OPERATORS = "For operators"
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Self-hosted portraits: fit a LoRA on a subject's photos, render styled portraits."
 )
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure likeness, prompt fidelity and leakage.")
 app.add_typer(evaluate_app, name="evaluate")
-err = Console(stderr=True, highlight=False)
+app.add_typer(cli_jobs.app, name="jobs", rich_help_panel=OPERATORS)
+for command in (cli_erasure.erase, cli_erasure.scan, cli_erasure.verify_receipt, cli_erasure.keys):
+    app.command(rich_help_panel=OPERATORS)(command)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
@@ -27,26 +27,6 @@ Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
 
 def main() -> None:
     app()
-
-
-def plainly(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A person's mistake or a dead server is one line on stderr and exit code 1, not a traceback."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except (UserError, ServiceDown) as error:
-            err.print(f"[bold red]{error}[/]")
-            raise typer.Exit(1) from error
-
-    return wrapped
-
-
-def settings_with(**overrides: Any) -> Settings:
-    settings = Settings(**{k: v for k, v in overrides.items() if v is not None})
-    set_up_logs(settings.log_level, settings.log_json)
-    return settings
 
 
 @app.command()
@@ -67,9 +47,9 @@ def api(host: Host = None, port: Port = None) -> None:
     from api.app import create_app
 
     settings = settings_with(host=host, port=port)
-    uvicorn.run(
-        create_app(settings), host=settings.host, port=settings.port, log_level=settings.log_level.lower(), timeout_graceful_shutdown=5
-    )
+    level = settings.log_level.lower()
+    server = create_app(settings)
+    uvicorn.run(server, host=settings.host, port=settings.port, log_level=level, log_config=None, timeout_graceful_shutdown=5)
 
 
 @app.command()
@@ -101,12 +81,42 @@ def migrate() -> None:
 
 @app.command()
 @plainly
-def doctor() -> None:
-    """Check every server and file that the service needs, one line each; exit code 1 if one is missing."""
+def prepare() -> None:
+    """Make ready what the service needs, and only that: the newest schema, the bucket, leave for browsers to upload. Safe to repeat."""
+    from likeness.prepare import run_prepare
+
+    for line in run_prepare(settings_with()):
+        out.print(line, soft_wrap=True)
+
+
+@app.command()
+@plainly
+def doctor(
+    send_to: Annotated[str, typer.Option(help="Also send a test message to this address.")] = "",
+    strict: Annotated[bool, typer.Option(help="Warnings count as failures.")] = False,
+) -> None:
+    """Check every server, file and setting that the service needs: a line each, with what to do. Exit code 1 if something fails."""
     from likeness.doctor import run_doctor
 
-    if not run_doctor(settings_with(), Console(highlight=False)):
+    if not run_doctor(settings_with(), out, send_to, strict):
         raise typer.Exit(1)
+
+
+@app.command()
+@plainly
+def healthcheck(
+    part: Annotated[Literal["api", "scheduler", "train", "render", "both"], typer.Argument(help="Which part runs here.")],
+) -> None:
+    """For a container's health check: exit code 1 if this part gets nothing done."""
+    from likeness import healthcheck as checks
+
+    settings = settings_with()
+    if part == "api":
+        out.print(checks.check_api(settings))
+    elif part == "scheduler":
+        out.print(checks.check_scheduler(settings))
+    else:
+        out.print(checks.check_worker(settings, part))
 
 
 @app.command()
