@@ -7,6 +7,7 @@ from typing import Any
 
 from core.styles import Style
 from core.words import PhotoVerdict
+from storage import keys
 from storage.tables import Adapter, ApiKey, Job, Photo, Portrait, PortraitImage, Subject, Training
 from storage.wiring import Storage
 
@@ -62,12 +63,21 @@ def photo(storage: Storage, row: Photo) -> Json:
     }
 
 
-def adapter(row: Adapter) -> Json:
+def adapter(storage: Storage, row: Adapter) -> Json:
+    """``samples``: pictures that the chosen checkpoint was judged on, each with its prompt."""
     keys = ("id", "subject_id", "training_id", "base_model", "rank", "alpha", "trigger_token", "class_word", "sha256", "size_bytes", "card")
     return {key: getattr(row, key) for key in keys} | {
         "created_at": moment(row.created_at),
+        "samples": samples(storage, row),
         "urls": {"get": f"/v1/adapters/{row.id}", "download": f"/v1/adapters/{row.id}/download"},
     }
+
+
+def samples(storage: Storage, row: Adapter) -> list[Json]:
+    return [
+        {"prompt": one["prompt"], "urls": {"picture": link(storage, keys.adapter_sample(row.account_id, row.id, one["file"]))}}
+        for one in (row.card or {}).get("samples", [])
+    ]
 
 
 def portrait(storage: Storage, row: Portrait, its_job: Job, images: list[PortraitImage]) -> Json:

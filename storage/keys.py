@@ -40,6 +40,11 @@ def adapter_card(account: str, adapter: str) -> str:
     return adapter_prefix(account, adapter) + "card.json"
 
 
+def adapter_sample(account: str, adapter: str, file: str) -> str:
+    """A validation picture, by the name that the card gives it."""
+    return adapter_prefix(account, adapter) + file
+
+
 def portrait_prefix(account: str, portrait: str) -> str:
     return f"accounts/{account}/portraits/{portrait}/"
 

@@ -16,6 +16,8 @@ from storage.tables import Photo, Upload, now
 
 KEPT_PER_PLACE = 5  # rejected photos stay listed with their reasons, up to so many rows for each photo that a training may use
 
+DESCRIPTION_LENGTH = 300
+
 
 def new_upload(session: Session, settings: Settings, account_id: str, subject_id: str, filename: str) -> Upload:
     """A place for one file. The API presigns ``object_key``, and turns the upload into a photo once the file is there."""
@@ -72,6 +74,13 @@ def usable(session: Session, subject_id: str) -> list[Photo]:
     return list(session.scalars(query.order_by(Photo.created_at, Photo.id)))
 
 
+def describe(session: Session, account_id: str, photo_id: str, text: str) -> Photo:
+    """The customer's own words on the scene, which the next training captions with. Empty: what the tagger sees."""
+    photo = get(session, account_id, photo_id)
+    photo.description = plain_description(text)
+    return photo
+
+
 def judge(photo: Photo, verdict: PhotoVerdict, reasons: list[Any]) -> None:
     """A later check, such as a comparison of the whole set, changes its mind."""
     photo.verdict, photo.reasons = verdict, reasons
@@ -92,6 +101,15 @@ def check_count(session: Session, settings: Settings, subject_id: str) -> list[P
         detail = f"{len(found)} usable photos are here, and a training uses at most {most}: erase {len(found) - most}."
         raise UserError("photos/too-many", "Too many photos", detail, extra={"usable": len(found), "max_photos": most})
     return found
+
+
+def plain_description(text: str) -> str:
+    """One line, printable; :class:`core.errors.UserError` if it is too long."""
+    plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    if len(plain) > DESCRIPTION_LENGTH:
+        detail = f"{len(plain)} characters: at most {DESCRIPTION_LENGTH}. Name the place, the light and what is worn; leave the looks out."
+        raise UserError("photo/description-too-long", "This description is too long", detail)
+    return plain
 
 
 def plain_filename(name: str) -> str:

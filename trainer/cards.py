@@ -10,13 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from diffusion.devices import describe
+from diffusion.provenance import marked_png
 from trainer.bench import Bench
 from trainer.captions import SubjectWords
 from trainer.recipe import Recipe
-from trainer.selection import Selection
+from trainer.selection import Selection, prompts_for
 
 PACKAGES = ("likeness", "torch", "diffusers", "transformers", "peft", "accelerate")
+SAMPLES, SAMPLE_SIDE = 4, 512  # pictures kept with an adapter, and their longest side in pixels
+SAMPLE_FILE = "sample-{n}.png"
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,23 @@ def header(bench: Bench, fitted: Fitted) -> dict[str, Any]:
     }
 
 
+def sample_prompts(fitted: Fitted) -> dict[str, str]:
+    """Files of the pictures that are kept with the adapter, in the order of the validation prompts that they were rendered from."""
+    count = min(SAMPLES, len(fitted.selection.chosen.images))
+    return {SAMPLE_FILE.format(n=n): prompt for n, prompt in enumerate(prompts_for(fitted.words.in_training, count))}
+
+
+def write_samples(fitted: Fitted, folder: Path) -> list[Path]:
+    """Validation pictures of the chosen checkpoint, marked as made by a machine: the customer sees what was judged."""
+    files = []
+    for name, image in zip(sample_prompts(fitted), fitted.selection.chosen.images, strict=False):
+        small = image.copy()
+        small.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE), Image.Resampling.LANCZOS)
+        files.append(folder / name)
+        files[-1].write_bytes(marked_png(small))
+    return files
+
+
 def make_card(bench: Bench, fitted: Fitted, weights: Path) -> dict[str, Any]:
     data = weights.read_bytes()
     return header(bench, fitted) | {
@@ -82,6 +104,7 @@ def make_card(bench: Bench, fitted: Fitted, weights: Path) -> dict[str, Any]:
             "digest": data_digest(fitted.trained_keys),
         },
         "scores": fitted.selection.scores(),
+        "samples": [{"file": file, "prompt": prompt} for file, prompt in sample_prompts(fitted).items()],
         "reference_embedding": [round(value, 6) for value in fitted.reference_embedding],
         "encoders": {"identity": bench.identity.id, "text_image": bench.text_image.id},
         "hardware": describe(bench.base.device),

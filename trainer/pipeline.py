@@ -22,7 +22,7 @@ from diffusion import lora
 from trainer.bench import Bench
 from trainer.caches import CaptionedPhoto, TrainingCache, build_cache
 from trainer.captions import SubjectWords, caption_photos
-from trainer.cards import Fitted, data_digest, header, make_card
+from trainer.cards import Fitted, data_digest, header, make_card, write_samples
 from trainer.checkpoints import CheckpointFolder
 from trainer.curation import Curated, curate, require
 from trainer.fit import fit
@@ -172,10 +172,11 @@ def _select(bench: Bench, candidates: dict[int, Path], reals: Reals, run: Run, w
 
 
 def _write(bench: Bench, fitted: Fitted, folder: Path, curated: Curated) -> TrainedAdapter:
-    """The chosen candidate with its header, and the card beside it."""
+    """The chosen candidate with its header, and the card and a few of its pictures beside it."""
     state, _ = lora.read(fitted.selection.chosen.path)
     path = lora.save(folder / WEIGHTS_FILE, state, header(bench, fitted))
     card = make_card(bench, fitted, path)
+    write_samples(fitted, folder)
     (folder / CARD_FILE).write_text(json.dumps(card, indent=2, sort_keys=True), encoding="utf-8")
     return TrainedAdapter(path, card, curated)
 

@@ -47,7 +47,7 @@ class Reals:
 @dataclass(frozen=True)
 class Candidate:
     """``likeness``: mean cosine to the training photos. ``normalised`` is NaN where real photos score no better than the base.
-    ``each`` [N] is ``score`` picture by picture, for its standard error."""
+    ``each`` [N] is ``score`` picture by picture, for its standard error; ``images`` are the pictures, of the validation prompts in turn."""
 
     step: int
     path: Path
@@ -58,6 +58,7 @@ class Candidate:
     leak_rate: float
     warnings: list[str]
     each: torch.Tensor = field(repr=False)
+    images: Sequence[Image.Image] = field(default=(), repr=False)
 
     @property
     def score(self) -> float:
@@ -162,6 +163,7 @@ def judge(step: int, path: Path, images: Sequence[Image.Image], scores: Scores, 
         leak_rate=leaks.rate,
         warnings=leaks.warnings,
         each=each,
+        images=images,
     )
 
 

@@ -40,8 +40,9 @@ def show_gallery(
         running = running_id(latest_training(session, subject.id))
     cards = [_card(state, row, jobs[row.id], images[row.id]) for row in found.items]
     facts = {"subject": subject, "adapter": adapter, "portraits": cards, "next_cursor": found.next_cursor, "typical": typical}
+    facts |= {"samples": views.samples(state.storage, adapter), "running": running, "error": error}
     status = error.status if error else 200
-    return render(request, "gallery.html", status, **facts, running=running, styles=list(offered(state.settings).values()), error=error)
+    return render(request, "gallery.html", status, **facts, styles=list(offered(state.settings).values()))
 
 
 def _card(state: State, row: Portrait, job: Job, images: list[PortraitImage]) -> dict[str, Any]:

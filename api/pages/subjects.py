@@ -15,7 +15,7 @@ from api.erasing import erase, erase_photo
 from api.pages.common import latest_training, new_router, newest_adapter, promise, running_id, see
 from api.pages.gallery import show_gallery
 from api.rendering import render
-from api.routes.photos import own_subject, take_form
+from api.routes.photos import own_subject, set_description, take_form
 from api.routes.subjects import agreed_text
 from api.routes.trainings import NewTraining, start
 from api.state import Shared, State
@@ -28,6 +28,7 @@ from storage.tables import Job, Training
 router = new_router()
 
 Text = Annotated[str, Form(max_length=1000)]
+LongText = Annotated[str, Form(max_length=5000)]
 
 
 @router.get("/subjects/new")
@@ -91,6 +92,20 @@ async def add_photos(request: Request, subject_id: str, state: Shared, caller: S
     if errors:
         return await run_in_threadpool(_photos_page, request, state, caller, subject_id, errors)
     return see(f"/subjects/{subject_id}/photos")
+
+
+@router.post("/subjects/{subject_id}/photos/{photo_id}/describe")
+def describe_photo(
+    request: Request, subject_id: str, photo_id: str, state: Shared, caller: SignedIn, description: LongText = ""
+) -> Response:
+    try:
+        set_description(state, caller, subject_id, photo_id, description)
+    except UserError as error:
+        if error.status != 422:
+            raise
+        shown = {"filename": error.title, "message": error.detail, "fix": ""}
+        return _photos_page(request, state, caller, subject_id, [shown])
+    return see(f"/subjects/{subject_id}/photos#{photo_id}")
 
 
 @router.post("/subjects/{subject_id}/photos/{photo_id}/erase")

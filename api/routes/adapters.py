@@ -21,13 +21,13 @@ router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
 def list_all(state: Shared, caller: SignedIn, subject_id: str | None = None, limit: Limit = 20, cursor: Cursor = None) -> dict[str, Any]:
     with state.storage.db.reader() as session:
         rows, answer = listed(session, adapters.of_account(caller.account_id, subject_id), limit, cursor)
-    return answer([views.adapter(row) for row in rows])
+    return answer([views.adapter(state.storage, row) for row in rows])
 
 
 @router.get("/{adapter_id}")
 def get(adapter_id: str, state: Shared, caller: SignedIn) -> dict[str, Any]:
     with state.storage.db.reader() as session:
-        return views.adapter(adapters.get(session, caller.account_id, adapter_id))
+        return views.adapter(state.storage, adapters.get(session, caller.account_id, adapter_id))
 
 
 @router.get("/{adapter_id}/download", status_code=303)

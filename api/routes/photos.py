@@ -10,6 +10,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile as FormFile
 
@@ -37,6 +38,10 @@ class NewFile(BaseModel):
 
 class NewUploads(BaseModel):
     files: list[NewFile] = Field(min_length=1, max_length=FILES_A_REQUEST)
+
+
+class Description(BaseModel):
+    description: str = Field(max_length=5000, description="Place, light and clothes, not the looks. Empty: as the tagger sees it.")
 
 
 class Finished(BaseModel):
@@ -136,9 +141,25 @@ def list_photos(subject_id: str, state: Shared, caller: SignedIn, limit: Limit =
     return page([views.photo(state.storage, row) for row in rows]) | {"counts": intake.counts(state, subject_id)}
 
 
+@router.patch("/photos/{photo_id}")
+def describe(subject_id: str, photo_id: str, body: Description, state: Shared, caller: SignedIn) -> dict[str, Any]:
+    """The customer's own description of a scene; the next training uses it in place of the tagger's words."""
+    return views.photo(state.storage, set_description(state, caller, subject_id, photo_id, body.description))
+
+
+def set_description(state: State, caller: Caller, subject_id: str, photo_id: str, text: str) -> Photo:
+    with state.storage.db.session() as session:
+        _own_photo(session, caller, subject_id, photo_id)
+        return photos.describe(session, caller.account_id, photo_id, text)
+
+
 @router.delete("/photos/{photo_id}")
 def erase_one(subject_id: str, photo_id: str, state: Shared, caller: SignedIn) -> dict[str, Any]:
     with state.storage.db.reader() as session:
-        if photos.get(session, caller.account_id, photo_id).subject_id != subject_id:
-            raise not_found("photo")
+        _own_photo(session, caller, subject_id, photo_id)
     return erase_photo(state, caller.account_id, photo_id)
+
+
+def _own_photo(session: Session, caller: Caller, subject_id: str, photo_id: str) -> None:
+    if photos.get(session, caller.account_id, photo_id).subject_id != subject_id:
+        raise not_found("photo")

@@ -189,3 +189,42 @@ def test_a_foreign_subject_is_not_found(client: TestClient, storage: Storage, pa
 
 def stored_files(settings: Settings) -> list[Path]:
     return [path for path in (settings.var_dir / "objects").rglob("*") if path.is_file()]
+
+
+def test_a_photo_is_described_in_the_customers_words(customer: Customer) -> None:
+    subject = customer.subject()
+    photo_id = customer.send(subject, ("minka.jpg", photo(1))).json()["photos"][0]["id"]
+    address = f"/v1/subjects/{subject}/photos/{photo_id}"
+    answer = customer.client.patch(address, json={"description": "  on a red sofa,\n by lamplight "})
+    assert (answer.status_code, answer.json()["description"]) == (200, "on a red sofa, by lamplight")
+    assert customer.photos(subject)[0]["description"] == "on a red sofa, by lamplight"
+    assert customer.client.patch(address, json={"description": ""}).json()["description"] == ""
+
+
+def test_a_description_that_is_too_long_says_how_long_it_may_be(customer: Customer) -> None:
+    subject = customer.subject()
+    photo_id = customer.send(subject, ("minka.jpg", photo(1))).json()["photos"][0]["id"]
+    answer = customer.client.patch(f"/v1/subjects/{subject}/photos/{photo_id}", json={"description": "red " * 100})
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:likeness:photo/description-too-long")
+    assert "at most 300" in answer.json()["detail"]
+    page = customer.client.post(f"/subjects/{subject}/photos/{photo_id}/describe", data={"description": "red " * 100})
+    assert page.status_code == 422 and "at most 300" in page.text and 'role="alert"' in page.text
+
+
+def test_the_page_takes_a_description_and_shows_it(customer: Customer) -> None:
+    subject = customer.subject()
+    photo_id = customer.send(subject, ("minka.jpg", photo(1))).json()["photos"][0]["id"]
+    saved = customer.client.post(f"/subjects/{subject}/photos/{photo_id}/describe", data={"description": "<b>by a window</b>"})
+    assert saved.status_code == 303
+    page = customer.client.get(f"/subjects/{subject}/photos").text
+    assert "&lt;b&gt;by a window&lt;/b&gt;" in page and "<b>by a window" not in page
+
+
+def test_nobody_describes_photos_of_others(customer: Customer, storage: Storage) -> None:
+    subject, other = customer.subject(), customer.subject(name="Rex")
+    photo_id = customer.send(subject, ("minka.jpg", photo(1))).json()["photos"][0]["id"]
+    assert customer.client.patch(f"/v1/subjects/{other}/photos/{photo_id}", json={"description": "x"}).status_code == 404
+    leo = sign_in(TestClient(customer.client.app, base_url=SITE, headers={"Origin": SITE}), storage, "leo@example.com").client
+    assert leo.patch(f"/v1/subjects/{subject}/photos/{photo_id}", json={"description": "x"}).status_code == 404
+    assert leo.post(f"/subjects/{subject}/photos/{photo_id}/describe", data={"description": "x"}).status_code == 404
+    assert customer.photos(subject)[0]["description"] == ""

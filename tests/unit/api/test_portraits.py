@@ -20,11 +20,15 @@ def adapter(customer: Customer, storage: Storage) -> str:
     with storage.db.session() as session:
         row, job = trainings.get(session, account, training["id"])
         job.state, job.started_at, job.completed_at = JobState.SUCCEEDED, now(), now()
-        about = {"rank": 32, "alpha": 32.0, "trigger_token": row.trigger_token, "class_word": "cat", "card": {"steps": 30}}
+        about = {"rank": 32, "alpha": 32.0, "trigger_token": row.trigger_token, "class_word": "cat", "card": CARD}
+        storage.objects.put(keys.adapter_sample(account, adapter_id, "sample-0.png"), encoded(picture(3), "PNG"), "image/png")
         files = {"object_key": keys.adapter_weights(account, adapter_id), "sha256": "0" * 64, "size_bytes": 7}
         owner = {"account_id": account, "subject_id": row.subject_id, "training_id": row.id, "base_model": "miniature"}
         adapters.add(session, Adapter(id=adapter_id, **about, **files, **owner))
     return adapter_id
+
+
+CARD = {"steps": 30, "samples": [{"file": "sample-0.png", "prompt": "an oil painting of zokzex cat"}]}
 
 
 def rendered(customer: Customer, storage: Storage, portrait: dict) -> None:
@@ -149,6 +153,18 @@ def test_the_gallery_shows_pictures_and_takes_orders(customer: Customer, adapter
     assert "Likeness 83 %" in page
     assert "AI-made" in page
     assert customer.client.get(f"/portraits/{portrait['id']}/card").status_code == 200
+
+
+def test_pictures_that_the_adapter_was_chosen_by_are_shown_and_erased_with_it(customer: Customer, adapter: str, storage: Storage) -> None:
+    answer = customer.client.get(f"/v1/adapters/{adapter}").json()
+    (sample,) = answer["samples"]
+    assert sample["prompt"] == "an oil painting of zokzex cat"
+    assert customer.client.get(sample["urls"]["picture"]).headers["content-type"] == "image/png"
+    page = customer.client.get(f"/subjects/{answer['subject_id']}").text
+    assert 'class="samples"' in page and "AI-made: an oil painting of" in page
+    customer.client.delete(f"/v1/adapters/{adapter}")
+    assert not storage.objects.exists(keys.adapter_sample(account_of(customer), adapter, "sample-0.png"))
+    assert customer.client.get(sample["urls"]["picture"]).status_code == 404
 
 
 def test_a_bad_order_is_explained_on_the_page(customer: Customer, adapter: str) -> None:

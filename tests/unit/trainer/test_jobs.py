@@ -83,6 +83,8 @@ def test_a_training_ends_with_adapter_card_row_link_and_mail(storage: Storage, s
     assert (mail.template, mail.to, mail.context["adapter_id"]) == ("training_done", "ada@example.com", adapter.id)
     assert storage.objects.size(adapter.object_key) == adapter.size_bytes
     assert storage.objects.exists(keys.adapter_card(training.account_id, adapter.id))
+    (sample,) = adapter.card["samples"]
+    assert storage.objects.exists(keys.adapter_sample(training.account_id, adapter.id, sample["file"]))
     assert adapter.card["scores"]["likeness"].keys() >= {"base", "adapter", "real"}
 
 

@@ -1,12 +1,15 @@
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from safetensors import safe_open
 
 from core.words import TrainingStage
 from diffusion import lora
+from diffusion.provenance import TRAINED_ALGORITHMIC_MEDIA, read_marks
 from tests.unit.trainer.conftest import stripes
 from tests.unit.trainer.fakes import FakeIdentity, photo
 from trainer.bench import Bench
@@ -14,6 +17,7 @@ from trainer.captions import SubjectWords
 from trainer.curation import curate
 from trainer.pipeline import TrainedAdapter, hold_out, train_on_photos
 from trainer.recipe import Recipe
+from trainer.selection import prompts_for
 
 PHOTOS = [stripes(n, (64, 64)) for n in range(9)]
 
@@ -48,6 +52,25 @@ def test_the_card_says_what_was_done_and_how_good_it_is(trained, bench: Bench) -
     assert set(card["scores"]["likeness"]) == {"base", "adapter", "real", "normalised"}
     assert [entry["step"] for entry in card["scores"]["candidates"]] == [3, 4, 6]
     assert card["encoders"]["identity"] == bench.identity.id
+
+
+def test_a_few_of_the_chosen_checkpoints_pictures_lie_beside_the_adapter(trained, bench: Bench) -> None:
+    adapter, _ = trained
+    samples = adapter.card["samples"]
+    assert [sample["file"] for sample in samples] == ["sample-0.png", "sample-1.png"]
+    assert all("zokzex cat" in sample["prompt"] for sample in samples)
+    data = adapter.path.with_name("sample-1.png").read_bytes()
+    assert read_marks(data)["digital_source_type"] == TRAINED_ALGORITHMIC_MEDIA
+    transformer = bench.base.transformer
+    recipe = Recipe.for_run(len(PHOTOS), bench.base, {"validation_images": 2})
+    state, _ = lora.read(adapter.path)
+    lora.load(transformer, state)
+    try:
+        again = bench.render(prompts_for("zokzex cat", 2), recipe)
+    finally:
+        lora.detach(transformer)
+    with Image.open(io.BytesIO(data)) as kept:
+        assert kept.convert("RGB").tobytes() == again[1].tobytes()
 
 
 def test_no_path_of_the_machine_is_in_the_file_or_the_card(trained, tmp_path: Path) -> None:
