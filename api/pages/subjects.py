@@ -23,6 +23,7 @@ from core.errors import UserError
 from core.words import JobState, SubjectKind
 from storage import photos, subjects
 from storage.paging import page
+from storage.retention_rules import photos_go_at
 from storage.tables import Job, Training
 
 router = new_router()
@@ -141,6 +142,7 @@ def _photo_facts(state: State, session: Session, caller: Caller, subject_id: str
         "adapter": newest_adapter(session, caller.account_id, subject_id),
         "running": running_id(latest_training(session, subject_id)),
         "promise": promise(state, session),
+        "photos_go_at": photos_go_at(session, state.settings, [subject_id]).get(subject_id),
     }
 
 

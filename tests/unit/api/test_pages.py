@@ -92,7 +92,7 @@ def test_headers_keep_pages_to_themselves(client: TestClient) -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", ["/", "/account", "/subjects/new"])
+@pytest.mark.parametrize("path", ["/", "/account", "/account/webhooks", "/subjects/new"])
 def test_pages_need_nothing_inline_and_nothing_from_elsewhere(customer: Customer, path: str) -> None:
     page = customer.client.get(path).text
     assert not re.search(r"<script(?![^>]*\bsrc=)", page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -143,3 +144,41 @@ def test_a_subject_says_when_its_photos_go(customer: Customer, storage: Storage)
     expected = (now() + timedelta(days=20)).date().isoformat()
     assert customer.client.get(path).json()["photos_expire_at"].startswith(expected)
     assert customer.client.get("/v1/subjects").json()["items"][0]["photos_expire_at"].startswith(expected)
+
+
+def test_the_pages_from_a_new_endpoint_to_its_log(customer: Customer, receiver: Receiver, storage: Storage) -> None:
+    client = customer.client
+    added = client.post("/account/webhooks", data={"url": receiver.url, "events": ["training.failed", "portrait.failed"]})
+    secret = re.search(r'id="secret">(whsec_\S+)<', added.text)
+    path = re.search(r'action="(/account/webhooks/\w+)/test"', added.text)
+    assert secret and path
+    assert receiver.url in client.get("/account/webhooks").text
+    assert "whsec_" not in client.get(path[1]).text
+    receiver.status = 410
+    assert client.post(f"{path[1]}/test").headers["location"] == f"{path[1]}#log"
+    webhook_sending.deliver_due(storage)
+    page = client.get(path[1]).text
+    assert "Given up" in page and "answered 410" in page
+    again = re.search(r'action="(\S+/replay)"', page)
+    assert again
+    receiver.status = 200
+    client.post(again[1])
+    webhook_sending.deliver_due(storage)
+    assert "Delivered" in client.get(path[1]).text
+    Verifier(secret[1]).verify(receiver.received[-1].body, receiver.received[-1].headers)
+    assert "whsec_" in client.post(f"{path[1]}/rotate-secret").text
+    assert client.post(f"{path[1]}/remove").headers["location"] == "/account/webhooks"
+    assert receiver.url not in client.get("/account/webhooks").text
+
+
+def test_a_wrong_address_keeps_what_was_entered(customer: Customer) -> None:
+    page = customer.client.post("/account/webhooks", data={"url": "https://user:pw@example.com/", "events": ["photo.erased"]})
+    assert (page.status_code, 'role="alert"' in page.text) == (422, True)
+    assert 'value="https://user:pw@example.com/"' in page.text
+    assert re.search(r'value="photo.erased" checked', page.text)
+
+
+def test_the_photos_page_says_when_they_go(customer: Customer) -> None:
+    subject = customer.photographed(1)
+    at = now() + timedelta(days=30)
+    assert f"will be erased on <strong>{at.day} {at:%B %Y}</strong>" in customer.client.get(f"/subjects/{subject}/photos").text
