@@ -92,6 +92,19 @@ class Settings(BaseSettings):
     overtake_s: float = Field(20.0, description="… and only while it has waited less than this.")
     max_images_per_portrait: int = 8
 
+    # Marks in every picture
+    c2pa_certificate: Path | None = Field(
+        None, description="PEM chain to sign Content Credentials (C2PA) with, the signer's first; none: unsigned."
+    )
+    c2pa_key: Path | None = Field(None, description="Its private key, PKCS #8 PEM.")
+    c2pa_timestamp_url: str = Field("", description="Time-stamp authority (RFC 3161) to ask at every signature; empty: none.")
+
+    # Safety, before and after rendering
+    safety_classifier: str = Field("", description="Picture classifier (folder or hub id) that may refuse pictures; empty: none asked.")
+    safety_prompt_classifier: str = Field("", description="Text classifier (folder or hub id) that may refuse prompts; empty: none asked.")
+    safety_labels: str = Field("nsfw,porn,hentai,sexy,toxic,unsafe", description="Labels of either that refuse, separated by commas.")
+    safety_threshold: float = Field(0.5, ge=0, le=1, description="Probability of such a label from which it refuses.")
+
     # Money, for the accounts that the operator sees
     gpu_price_per_hour: float = Field(0.0, description="Used to state a cost per adapter and per portrait.")
     currency: str = "USD"

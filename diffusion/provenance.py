@@ -1,6 +1,6 @@
 """Every picture says in itself that it was made by a machine.
 
-XMP in the PNG carries IPTC's Digital Source Type ``trainedAlgorithmicMedia`` (https://cv.iptc.org/newscodes/digitalsourcetype/), the
+XMP in the file carries IPTC's Digital Source Type ``trainedAlgorithmicMedia`` (https://cv.iptc.org/newscodes/digitalsourcetype/), the
 machine-readable mark that art. 50 of the EU AI Act asks for and that image search and social networks read. It names the software and
 nothing of the customer: no prompt, no account, no seed.
 """
@@ -36,17 +36,30 @@ def software() -> str:
 def marked_png(image: Image.Image) -> bytes:
     """The picture as PNG with the marks; its pixels are untouched and nothing else that it carried is kept."""
     info = PngImagePlugin.PngInfo()
-    info.add_itxt(XMP_KEY, _XMP.format(software=software(), source_type=TRAINED_ALGORITHMIC_MEDIA))
+    info.add_itxt(XMP_KEY, _packet())
     info.add_text("Software", software())
     buffer = io.BytesIO()
     Image.frombytes(image.mode, image.size, image.tobytes()).save(buffer, "PNG", pnginfo=info, compress_level=4)
     return buffer.getvalue()
 
 
-def read_marks(png: bytes) -> dict[str, str]:
-    """``{"digital_source_type", "software"}`` as far as the PNG carries them; empty if it is not marked."""
-    with Image.open(io.BytesIO(png)) as image:
-        xmp = image.info.get(XMP_KEY, "")
+def marked_jpeg(image: Image.Image, quality: int = 92) -> bytes:
+    """The picture as JPEG with the same marks, in the APP1 segment that the XMP specification reserves."""
+    buffer = io.BytesIO()
+    bare = Image.frombytes(image.mode, image.size, image.tobytes()).convert("RGB")
+    bare.save(buffer, "JPEG", quality=quality, subsampling=0, optimize=True, xmp=_packet().encode())
+    return buffer.getvalue()
+
+
+def _packet() -> str:
+    return _XMP.format(software=software(), source_type=TRAINED_ALGORITHMIC_MEDIA)
+
+
+def read_marks(picture: bytes) -> dict[str, str]:
+    """``{"digital_source_type", "software"}`` as far as the PNG or JPEG carries them; empty if it is not marked."""
+    with Image.open(io.BytesIO(picture)) as image:
+        held = image.info.get(XMP_KEY) or image.info.get("xmp", b"")
+    xmp = held.decode("utf-8", "replace") if isinstance(held, bytes) else held
     names = {"digital_source_type": "Iptc4xmpExt:DigitalSourceType", "software": "xmp:CreatorTool"}
     found = {key: re.search(rf'{name}="([^"]*)"', xmp) for key, name in names.items()}
     return {key: match[1] for key, match in found.items() if match}

@@ -3,7 +3,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from diffusion.provenance import TRAINED_ALGORITHMIC_MEDIA, marked_png, read_marks
+from diffusion.provenance import TRAINED_ALGORITHMIC_MEDIA, marked_jpeg, marked_png, read_marks
 
 
 def picture():
@@ -35,3 +35,10 @@ def test_an_unmarked_picture_has_no_marks():
     buffer = io.BytesIO()
     picture().save(buffer, "PNG")
     assert read_marks(buffer.getvalue()) == {}
+
+
+def test_a_jpeg_carries_the_same_marks_in_its_own_segment():
+    jpeg = marked_jpeg(picture())
+    assert read_marks(jpeg) == read_marks(marked_png(picture()))
+    assert jpeg.index(b"http://ns.adobe.com/xap/1.0/\x00") < 100  # APP1, right after the header
+    assert Image.open(io.BytesIO(jpeg)).size == (32, 24)
