@@ -32,16 +32,15 @@ def encode_images(base: BaseModel, pixels: torch.Tensor) -> torch.Tensor:
     vae = base.vae
     with base.at_hand("vae"):
         mean = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
-    return ((mean.float() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor).cpu()
+        return base.family.normalise(vae, mean.float()).cpu()
 
 
 @torch.inference_mode()
 def decode_latents(base: BaseModel, latents: torch.Tensor) -> torch.Tensor:
     """Normalised latents [B, C, h, w] → pixels [B, 3, h·f, w·f] on the CPU, about [-1, 1], in the VAE's type."""
     vae = base.vae
-    latents = latents.to(vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
     with base.at_hand("vae"):
-        return vae.decode(latents.to(vae.device, vae.dtype)).sample.cpu()
+        return vae.decode(base.family.denormalise(vae, latents.to(vae.device))).sample.cpu()
 
 
 def pack(latents: torch.Tensor) -> torch.Tensor:

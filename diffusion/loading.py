@@ -25,6 +25,7 @@ from diffusion.families import Family, family_of
 from diffusion.hub import fetch
 from diffusion.precision import Precision, choose, room_for_both_orders
 from diffusion.quantise import quantise
+from diffusion.text import PromptEmbeds, encode_prompts
 
 if TYPE_CHECKING:
     from diffusion.control import Control
@@ -75,6 +76,16 @@ class BaseModel:
         path = self.folder / "likeness.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
+    @cached_property
+    def index(self) -> dict[str, Any]:
+        """``model_index.json``: the pipeline's class, its components, and options such as ``is_distilled``."""
+        return json.loads((self.folder / "model_index.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def empty_prompt(self) -> PromptEmbeds:
+        """What guidance without a guidance embedding steers away from; one row."""
+        return encode_prompts(self, [""])
+
     @property
     def resolution(self) -> int:
         """Default side in pixels."""
@@ -97,7 +108,8 @@ class BaseModel:
         """A pipeline over the shared components, with a scheduler of its own, since schedulers keep the state of one run."""
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
         beside = {"controlnet": self.control.model} if mode == "pose" and self.control else {}
-        pipeline = self.family.pipelines[mode](**(self.components() | {"scheduler": scheduler} | beside))
+        made_with = self.components() | {"scheduler": scheduler} | beside | self.family.pipeline_options(self.index)
+        pipeline = self.family.pipelines[mode](**made_with)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptEmbeds:
-    """``prompt_embeds`` [B, T, D], ``pooled_prompt_embeds`` [B, P], ``text_ids`` [T, 3] (shared by the batch)."""
+    """``prompt_embeds`` [B, T, D], ``pooled_prompt_embeds`` [B, P] (P = 0: the family has none), ``text_ids`` [T, axes], of all rows."""
 
     prompt_embeds: torch.Tensor
     pooled_prompt_embeds: torch.Tensor

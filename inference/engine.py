@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import torch
 from PIL import Image
 
+from diffusion.attention import rendering_attention
 from diffusion.loading import BaseModel
 from inference.batching import BatchProbe, in_batches
 from inference.decoding import Decoder
@@ -67,7 +69,7 @@ class Engine:
         """
         request = request.resolved(self.base.facts.get("render", {}))
         recipe, skip_below = find_mode(self.base, request), threshold_of(request.options)
-        with self._lock, self.slot.in_place(), step_cache(self.base.transformer, skip_below):
+        with self._drawing(), step_cache(self.base.transformer, skip_below):
             self._fill(adapter, style)
             self._on_preview = on_preview
             tick = _counting(on_step, recipe.steps(request) * request.count)
@@ -94,9 +96,8 @@ class Engine:
         self._wear(request, lora_scale, style_scale)
         width, height = request.sides(self.base.resolution)
         text = self.prompts.embeds(self.base, request.prompt).rows([0] * len(seeds))
-        tokens = self._pipeline(pipeline)(
-            prompt_embeds=text.prompt_embeds,
-            pooled_prompt_embeds=text.pooled_prompt_embeds,
+        drawn = self._pipeline(pipeline)(
+            **self.base.family.pipeline_inputs(self.base, text),
             width=width,
             height=height,
             num_inference_steps=request.steps,
@@ -106,12 +107,23 @@ class Engine:
             callback_on_step_end=self._after_step(tick, len(seeds), height, width),
             **inputs,
         ).images
-        return self._unpack(tokens, height, width)
+        return self.base.family.pipeline_latents(self.base, drawn, height // self._latent_factor, width // self._latent_factor)
+
+    def wearing_nothing(self, scales: tuple[float | None, float | None], work: Callable[[], None]) -> None:
+        """``work`` with empty slots at these scales: what adapters cost, without one. For compiling and measuring ahead."""
+        with self._drawing():
+            self.slot.wear_in_slots(scales)
+            work()
 
     @cached_property
     def projection(self) -> Projection:
         """Latents to colours for previews; fitted on first use, with one pass of the VAE's encoder."""
         return Projection.fit(self.base)
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        with self._lock, torch.no_grad(), rendering_attention(self.base.device), self.slot.in_place():
+            yield
 
     def _fill(self, adapter: LoadedAdapter | None, style: LoadedAdapter | None) -> None:
         for place, loaded in ((IDENTITY, adapter), (STYLE, style)):

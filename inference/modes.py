@@ -12,7 +12,6 @@ from PIL import Image
 from core.errors import UserError
 from core.poses import find_pose
 from core.words import Mode
-from diffusion.latents import encode_images, to_pixels
 from inference.poses import pose_picture
 from inference.requests import SIDE_STEP, RenderRequest
 
@@ -65,12 +64,12 @@ def _text_to_image(engine: Engine, request: RenderRequest, seed: Seed, tick: Tic
 
 
 def _reference(engine: Engine, request: RenderRequest, seed: Seed, tick: Tick) -> torch.Tensor:
-    """FLUX.1-Kontext: the photo's tokens stand clean beside the noise, so identity is never noised away."""
+    """FLUX.1-Kontext, FLUX.2-klein: the photo's tokens stand clean beside the noise, so identity is never noised away."""
     assert request.reference is not None
     width, height = request.sides(engine.base.resolution)
     photo = fit_area(request.reference, width * height)
-    clean = encode_images(engine.base, to_pixels([photo]))
-    return engine.denoise("reference", request, seed, tick, image=clean, max_area=width * height, _auto_resize=False)
+    with engine.base.at_hand("vae"):
+        return engine.denoise("reference", request, seed, tick, **engine.base.family.reference_inputs(engine.base, photo, width, height))
 
 
 def _two_pass(engine: Engine, request: RenderRequest, seed: Seed, tick: Tick) -> torch.Tensor:

@@ -85,8 +85,7 @@ class Bench:
         with self.base.at_hand("vae"):
             return (
                 self.base.pipeline()(
-                    prompt_embeds=text.prompt_embeds,
-                    pooled_prompt_embeds=text.pooled_prompt_embeds,
+                    **self.base.family.pipeline_inputs(self.base, text),
                     height=recipe.resolution,
                     width=recipe.resolution,
                     num_inference_steps=recipe.validation_steps,

@@ -8,10 +8,11 @@ from pathlib import Path
 from core.errors import UserError
 from diffusion.families.base import Family
 from diffusion.families.flux1 import Flux1
+from diffusion.families.flux2_klein import Flux2Klein
 
 __all__ = ["BY_PIPELINE", "Family", "family_of"]
 
-BY_PIPELINE: dict[str, type[Family]] = {"FluxPipeline": Flux1, "FluxKontextPipeline": Flux1}
+BY_PIPELINE: dict[str, type[Family]] = {"FluxPipeline": Flux1, "FluxKontextPipeline": Flux1, "Flux2KleinPipeline": Flux2Klein}
 
 
 def family_of(folder: str | Path) -> Family:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import nn
 
 if TYPE_CHECKING:
@@ -36,6 +37,30 @@ class Family(ABC):
     @abstractmethod
     def encode_prompts(self, base: BaseModel, prompts: list[str]) -> PromptEmbeds: ...
 
+    def pipeline_options(self, index: Mapping[str, Any]) -> dict[str, Any]:
+        """What a pipeline is made with beside its components, from the folder's ``model_index.json``."""
+        return {}
+
+    @abstractmethod
+    def pipeline_inputs(self, base: BaseModel, text: PromptEmbeds) -> dict[str, Any]:
+        """How the family's pipelines are given prompts that are embedded already."""
+
+    @abstractmethod
+    def reference_inputs(self, base: BaseModel, photo: Image.Image, width: int, height: int) -> dict[str, Any]:
+        """How the pipeline "reference" is given a photo (sides are multiples of a token) for a picture of that size."""
+
+    def pipeline_latents(self, base: BaseModel, output: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """What a pipeline gives for ``output_type="latent"`` → normalised latents of that height and width."""
+        return self.unpack(output, height, width)
+
+    @abstractmethod
+    def normalise(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+        """The VAE's latents [B, C, h, w] float32 → what the transformer learned on, of about unit deviation."""
+
+    @abstractmethod
+    def denormalise(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+        """The inverse, in the VAE's type."""
+
     @abstractmethod
     def pack(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents [B, C, h, w] → the transformer's tokens [B, N, D]."""
@@ -45,7 +70,7 @@ class Family(ABC):
 
     @abstractmethod
     def image_ids(self, height: int, width: int, first: int = 0) -> torch.Tensor:
-        """Positions [N, 3] of the tokens of latents of that height and width."""
+        """Positions [N, axes] of the tokens of latents of that height and width; ``first``: 0 the picture, 1 its first reference, …"""
 
     @abstractmethod
     def shift(self, base: BaseModel, tokens: int) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from diffusers import FluxControlNetPipeline, FluxImg2ImgPipeline, FluxKontextPipeline, FluxPipeline
+from PIL import Image
 
 from diffusion import latents as latent_space
 from diffusion import schedules
@@ -50,6 +51,20 @@ class Flux1(Family):
     def encode_prompts(self, base: BaseModel, prompts: list[str]) -> PromptEmbeds:
         pipeline = base.pipeline("text_to_image")
         return PromptEmbeds(*pipeline.encode_prompt(prompts, device=base.device, max_sequence_length=base.max_text_tokens))
+
+    def pipeline_inputs(self, base: BaseModel, text: PromptEmbeds) -> dict[str, Any]:
+        return {"prompt_embeds": text.prompt_embeds, "pooled_prompt_embeds": text.pooled_prompt_embeds}
+
+    def reference_inputs(self, base: BaseModel, photo: Image.Image, width: int, height: int) -> dict[str, Any]:
+        """As latents at the size that it has: the pipeline would move it to one of its own sizes."""
+        clean = latent_space.encode_images(base, latent_space.to_pixels([photo]))
+        return {"image": clean, "max_area": width * height, "_auto_resize": False}
+
+    def normalise(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+        return (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+    def denormalise(self, vae: Any, latents: torch.Tensor) -> torch.Tensor:
+        return latents.to(vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
 
     def pack(self, latents: torch.Tensor) -> torch.Tensor:
         return latent_space.pack(latents)

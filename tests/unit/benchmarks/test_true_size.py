@@ -18,7 +18,7 @@ def test_the_true_shapes_have_the_published_number_of_parameters(which: str, bil
     assert sum(size for name, size in sizes.items() if name.startswith("text_encoder")) == pytest.approx(encoders, abs=0.02)
 
 
-@pytest.mark.parametrize("which", ["flux1-dev"])
+@pytest.mark.parametrize("which", ["flux1-dev", "klein-4b"])
 def test_a_written_folder_is_read_back_by_the_real_loading_code(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(true_size, "SHARD_BYTES", 4_000_000)
     folder = true_size.build(which, tmp_path / which, tiny=True)
