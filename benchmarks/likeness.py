@@ -1,6 +1,6 @@
 """How well adapters work: unseen subjects of the drawn world × training seeds, on this machine.
 
-    python benchmarks/likeness.py --subjects 5 --seeds 3 --json benchmarks/results/likeness-DATE-HOST.json --sheets var/likeness
+    python -m benchmarks.likeness --subjects 5 --seeds 3 --json benchmarks/results/likeness-DATE-HOST.json --sheets var/likeness
 
 Every subject's photos are drawn afresh from seeds that the miniature was never taught on; three photos a subject are kept from everything
 but the judge. The same figures on a customer's photos: ``likeness evaluate quick``. Prints the tables of docs/benchmarks.md.
@@ -12,25 +12,19 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from PIL import Image
-
-from core.settings import Settings
-from core.styles import catalogue
-from lab.evaluate import Evaluation, evaluate_subject, measure_foreign
-from lab.pictures import Catalogue
+from benchmarks.likeness_subjects import Plan, Subject, side_by_side
+from lab.evaluate import Evaluation, measure_foreign
 from lab.report import sheet_of, subjects_table, table
 from lab.surroundings import peak_memory
 from metrics.stats import summary
 from miniature.world import KINDS, UNSEEN_SEED_START
-from miniature.world.photos import draw_photo_set
 from trainer.bench import Bench
-from trainer.loading import load_bench
 
 FIRST_SUBJECT = UNSEEN_SEED_START + 50_000  # apart from the shipped samples and from what the miniature's acceptance looked at
 TRAINING_S, PORTRAIT_S = 180, 8
@@ -38,19 +32,16 @@ TRAINING_S, PORTRAIT_S = 180, 8
 
 def main(arguments: Sequence[str] | None = None) -> None:
     asked = _parser().parse_args(arguments)
-    overrides: dict[str, Any] = {"device": asked.device, "precision": asked.precision}
-    bench = load_bench(Settings(**overrides))
-    pictures = Catalogue(list(catalogue().values()), asked.per_style)
-    recipe = {"steps": asked.steps} if asked.steps else {}
     result: dict[str, Any] = {"what": "likeness", "measured_at": datetime.now(UTC).isoformat(timespec="seconds"), "subjects": {}}
     evaluations: dict[str, Evaluation] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for name, kind, seed in subjects(asked.subjects, asked.kinds):
-            photos = _draw(kind, seed, asked.photos, Path(scratch) / name)
-            evaluations[name] = evaluate_subject(
-                bench, photos, kind, Path(scratch) / f"{name}-adapters", seeds=range(asked.seeds), pictures=pictures, recipe=recipe
-            )
-            _tell(name, evaluations[name])
+        plan = Plan(Path(scratch), asked.photos, asked.seeds, asked.per_style, asked.steps, asked.device, asked.precision)
+        chosen = subjects(asked.subjects, asked.kinds)
+        bench = plan.open_bench()
+        done = side_by_side(plan, chosen, asked.workers, asked.cores) if asked.workers > 1 else one_by_one(plan, bench, chosen)
+        for subject, evaluation in done:
+            evaluations[subject.name] = evaluation
+            _tell(subject.name, evaluation)
             _save(asked.json, _with(result, evaluations, bench))
         check_foreign(bench, evaluations)
     _save(asked.json, _with(result, evaluations, bench))
@@ -58,9 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(markdown(result))
 
 
-def subjects(count: int, kinds: Sequence[str]) -> list[tuple[str, str, int]]:
-    """Name, kind and world seed of each, kinds in turn."""
-    return [(f"{kinds[n % len(kinds)]}-{n + 1}", kinds[n % len(kinds)], FIRST_SUBJECT + n) for n in range(count)]
+def one_by_one(plan: Plan, bench: Bench, chosen: Sequence[Subject]) -> Iterator[tuple[Subject, Evaluation]]:
+    for subject in chosen:
+        yield subject, plan.evaluate(bench, subject)
+
+
+def subjects(count: int, kinds: Sequence[str]) -> list[Subject]:
+    """Kinds in turn."""
+    return [Subject(f"{kinds[n % len(kinds)]}-{n + 1}", kinds[n % len(kinds)], FIRST_SUBJECT + n) for n in range(count)]
 
 
 def check_foreign(bench: Bench, evaluations: Mapping[str, Evaluation]) -> None:
@@ -139,11 +135,6 @@ def _with(result: dict[str, Any], evaluations: Mapping[str, Evaluation], bench: 
     return result
 
 
-def _draw(kind: str, seed: int, count: int, folder: Path) -> list[Image.Image]:
-    draw_photo_set(kind, seed, count, folder)
-    return [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.jpg"))]
-
-
 def _tell(name: str, evaluation: Evaluation) -> None:
     report = evaluation.report
     print(
@@ -173,6 +164,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--per-style", type=int, default=1, help="pictures of each style")
     parser.add_argument("--steps", type=int, default=0, help="optimizer steps; 0: the recipe's own")
+    parser.add_argument("--workers", type=int, default=1, help="subjects at the same time, on a machine with cores to spare")
+    parser.add_argument("--cores", type=int, default=2, help="cores of each worker, if there are several")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--json", type=Path)
