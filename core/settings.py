@@ -26,27 +26,27 @@ class Settings(BaseSettings):
     mail_url: str = Field(
         "", description="file://folder (one .eml a message) or smtp://user:pass@host:587?tls=starttls; empty: var_dir/outbox."
     )
-    mail_from: str = "Likeness <likeness@localhost>"
+    mail_from: str = Field("Likeness <likeness@localhost>", description="Sender of all mails; an address of your domain.")
     cache_dir: Path | None = Field(None, description="Worker's disk cache of adapters and scratch; default var_dir/cache.")
 
     styles_dir: Path | None = Field(None, description="Operator's own styles and style adapters; default var_dir/styles.")
 
     # The web
-    host: str = "127.0.0.1"
-    port: int = 8000
+    host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    port: int = Field(8000, description="Port that the API listens on.")
     public_url: str = Field("", description="How customers reach the site; used in mails. Default http://host:port.")
     secret_key: SecretStr = Field(
         SecretStr(""), description="Signs sessions and receipts; empty: made once and kept in var_dir/secret.key."
     )
-    sign_in_ttl_s: int = 900
-    session_ttl_s: int = 30 * 86400
-    presign_ttl_s: int = 900
+    sign_in_ttl_s: int = Field(900, description="How long a sign-in link works (seconds).")
+    session_ttl_s: int = Field(30 * 86400, description="How long a browser stays signed in (seconds).")
+    presign_ttl_s: int = Field(900, description="How long links to pictures and places for uploads work (seconds).")
 
     # Photos
-    max_photo_bytes: int = 30 * 2**20
-    max_photo_pixels: int = 60_000_000
-    min_photos: int = 10
-    max_photos: int = 20
+    max_photo_bytes: int = Field(30 * 2**20, description="Largest photo that is taken.")
+    max_photo_pixels: int = Field(60_000_000, description="More pixels than this are refused before they are decoded.")
+    min_photos: int = Field(10, description="Usable photos that a training needs.")
+    max_photos: int = Field(20, description="Usable photos that a subject may have.")
     min_photo_side: int = Field(
         0, description="Photos with a shorter side are refused (pixels); 0: by base model (miniature 256, others 512)."
     )
@@ -54,8 +54,8 @@ class Settings(BaseSettings):
 
     # Base model and encoders
     base_model: str = Field("miniature", description="'miniature', a hub id such as black-forest-labs/FLUX.1-dev, or a folder.")
-    base_revision: str | None = None
-    precision: Precision = "auto"
+    base_revision: str | None = Field(None, description="Commit or tag of a hub id; none: its newest.")
+    precision: Precision = Field("auto", description="'auto' (by free GPU memory), 'bf16', 'fp8', 'nf4'; 'fp32' on a CPU.")
     identity_encoder: str = Field("auto", description="'auto': the miniature's own, else facebook/dinov2-small; or a hub id or folder.")
     text_image_encoder: str = Field(
         "auto", description="'auto': the miniature's own, else openai/clip-vit-base-patch32; or a hub id or folder."
@@ -67,10 +67,10 @@ class Settings(BaseSettings):
     # Training
     training_steps: int = Field(0, description="Optimizer steps of a training; 0: the recipe's own choice by photo count and base model.")
     # Jobs
-    lease_s: float = 30.0
-    heartbeat_s: float = 5.0
-    max_attempts: int = 3
-    scheduler_interval_s: float = 2.0
+    lease_s: float = Field(30.0, description="A worker that is silent for so long has lost its job.")
+    heartbeat_s: float = Field(5.0, description="How often a worker extends its lease.")
+    max_attempts: int = Field(3, description="A job that died so often fails, with its reason.")
+    scheduler_interval_s: float = Field(2.0, description="Pause between a scheduler's rounds.")
 
     # How long things are kept; customers are told before, and get a receipt after
     photos_kept_days: int = Field(30, ge=0, description="Photos go so long after their last training or upload; 0: never.")
@@ -85,12 +85,12 @@ class Settings(BaseSettings):
     )
 
     # Rendering
-    adapter_cache_bytes: int = 2 * 2**30
-    adapter_disk_bytes: int = 20 * 2**30
+    adapter_cache_bytes: int = Field(2 * 2**30, description="RAM for adapters, of a render worker.")
+    adapter_disk_bytes: int = Field(20 * 2**30, description="Disk for adapters, of a render worker.")
     adapter_gpu_bytes: int = Field(2 * 2**30, description="GPU memory for adapters that are not in a slot; FLUX.1-dev: 180 MB each.")
     overtake_times: int = Field(8, description="Portraits of the adapter in hand may go before an older one so often …")
     overtake_s: float = Field(20.0, description="… and only while it has waited less than this.")
-    max_images_per_portrait: int = 8
+    max_images_per_portrait: int = Field(8, description="Pictures that one request may ask for.")
 
     # Marks in every picture
     c2pa_certificate: Path | None = Field(
@@ -107,7 +107,7 @@ class Settings(BaseSettings):
 
     # Money, for the accounts that the operator sees
     gpu_price_per_hour: float = Field(0.0, description="Used to state a cost per adapter and per portrait.")
-    currency: str = "USD"
+    currency: str = Field("USD", description="Of that price.")
 
     # Watching it
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
