@@ -71,6 +71,10 @@ class Settings(BaseSettings):
     heartbeat_s: float = Field(5.0, description="How often a worker extends its lease.")
     max_attempts: int = Field(3, description="A job that died so often fails, with its reason.")
     scheduler_interval_s: float = Field(2.0, description="Pause between a scheduler's rounds.")
+    shutdown_within_s: float = Field(
+        60.0, description="A worker that is told to stop stores a checkpoint and gives its job back; after so long it ends anyway."
+    )
+    sweep_after_s: float = Field(900.0, description="What attempts left in the object store is swept so long after their job ended.")
 
     # How long things are kept; customers are told before, and get a receipt after
     photos_kept_days: int = Field(30, ge=0, description="Photos go so long after their last training or upload; 0: never.")

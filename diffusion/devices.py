@@ -43,6 +43,24 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
+def broken(device: torch.device) -> bool:
+    """Whether the device answers no more in this process: after a CUDA fault every later call fails, until the process is replaced.
+
+    Also gives back what a failed attempt left in the allocator; running out of memory is no fault of the device.
+    """
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.empty_cache()
+        torch.ones(1, device=device).item()
+        torch.cuda.synchronize(device)
+    except torch.cuda.OutOfMemoryError:
+        return False
+    except RuntimeError:
+        return True
+    return False
+
+
 def has_fp8(device: torch.device) -> bool:
     """Ada (8.9), Hopper (9.0) and later multiply fp8."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from PIL import Image
+from sqlalchemy.orm import Session
 
 from core.errors import JobFailed
 from core.words import Mode, PortraitStage
@@ -38,7 +39,7 @@ class Order:
 
 
 def run_portrait(state: RenderState, lease: Lease) -> None:
-    """The work of one portrait's job. Repeating it gives the same pictures under the same keys."""
+    """The work of one portrait's job. Repeating it gives the same pictures, each attempt's under keys of its own."""
     began = time.monotonic()
     with lease.stage(PortraitStage.LOAD):
         order = read_order(state.storage, lease)
@@ -52,9 +53,12 @@ def run_portrait(state: RenderState, lease: Lease) -> None:
     with lease.stage(PortraitStage.STORE):
         rows = _store(order, images, scores, lease)
     lease.metrics(**_account(state, time.monotonic() - began, scores))
-    with lease.succeed() as session:
-        for row in rows:
-            portraits.add_image(session, row)
+    lease.finish(lambda session: add_images(session, rows))
+
+
+def add_images(session: Session, rows: list[PortraitImage]) -> None:
+    for row in rows:
+        portraits.add_image(session, row)
 
 
 def read_order(storage: Storage, lease: Lease) -> Order:
@@ -116,7 +120,7 @@ def _store(order: Order, images: list[Image.Image], scores: list[float | None], 
 
 
 def _store_one(portrait: Portrait, n: int, seed: int, image: Image.Image, likeness: float | None, lease: Lease) -> PortraitImage:
-    key, png = keys.portrait_image(portrait.account_id, portrait.id, n), marked_png(image)
+    key, png = keys.portrait_image(portrait.account_id, portrait.id, n, lease.fence), marked_png(image)
     lease.put(key, png, "image/png")
     return PortraitImage(
         account_id=portrait.account_id,

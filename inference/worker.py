@@ -6,17 +6,16 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from celery import Celery
-from celery.signals import worker_process_init
 
-from core import queues
-from core.logs import get_logger, set_up_logs
+from core.logs import get_logger
+from core.queues import RUN_PORTRAIT
 from core.settings import Settings
-from storage import broker, jobs
-from storage.wiring import open_storage
+from storage.jobs import Lease
+from storage.wiring import Storage, open_storage
+from storage.worker_process import StopFlag, work_on, worker_app
 
 if TYPE_CHECKING:
     from inference.pipeline import RenderState
@@ -29,8 +28,15 @@ SWEEP_EVERY_S = 60.0  # how long an erased adapter may stay in a worker's caches
 class RenderChild:
     """What lives in the worker's child process. The state is made once: at the start in the background, or by the first job."""
 
-    def __init__(self, settings: Settings, open_state: Callable[[], RenderState] | None = None) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        open_state: Callable[[], RenderState] | None = None,
+        storage: Storage | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.settings, self.stopping = settings, stopping
+        self.storage = storage or open_storage(settings)
         self.name = f"render-{os.getpid()}@{socket.gethostname()}"
         self._open_state = open_state or self._load
         self._state: RenderState | None = None
@@ -44,14 +50,13 @@ class RenderChild:
 
     def run(self, job_id: str) -> str:
         """The job of a message, after those that may go first."""
-        state = self.state()
+        state = self._state
+        if state is None:  # it is claimed first and loaded under the lease: weights that cannot be loaded must be said
+            return self.run_one(job_id)
         return state.turns.take(job_id, lambda: state.engine.slot.held[0], self.run_one)
 
     def run_one(self, job_id: str) -> str:
-        state = self.state()  # first: it imports under the lock, and two threads that import transformers at once break it
-        from inference.pipeline import run_portrait
-
-        return jobs.run(state.storage, job_id, self.name, partial(run_portrait, state))
+        return work_on(self.storage, job_id, self.name, self._work, self.stopping, self._broken)
 
     def run_waiting(self) -> str | None:
         """One portrait that waits, for those who have a moment between other work; None if none does."""
@@ -59,11 +64,24 @@ class RenderChild:
         first = state.turns.first()
         return self.run_one(state.turns.next(first, state.engine.slot.held[0])) if first else None
 
+    def _work(self, lease: Lease) -> None:
+        state = self.state()  # first: it imports under the lock, and two threads that import transformers at once break it
+        from inference.pipeline import run_portrait
+
+        run_portrait(state, lease)
+
+    def _broken(self) -> bool:
+        if self._state is None:
+            return False
+        from diffusion.devices import broken
+
+        return broken(self._state.base.device)
+
     def _load(self) -> RenderState:
         from inference import pipeline
 
         set_threads(self.settings.cpu_threads)
-        return pipeline.open_state(open_storage(self.settings))
+        return pipeline.open_state(self.storage)
 
     def start(self) -> None:
         """Warms up and sweeps from a thread: Celery gives a child four seconds to say that it lives."""
@@ -89,19 +107,8 @@ def set_threads(count: int) -> None:
 
 def create_app(settings: Settings) -> Celery:
     """Serve it with ``--pool=prefork --concurrency=1 --queues=render``."""
-    app = broker.celery_app(settings, "inference")
-    children: dict[int, RenderChild] = {}
 
-    def child() -> RenderChild:
-        return children.setdefault(os.getpid(), RenderChild(settings))
+    def child(stop: StopFlag) -> RenderChild:
+        return RenderChild(settings, stopping=stop)
 
-    @worker_process_init.connect(weak=False)
-    def warm_up(**_: object) -> None:
-        set_up_logs(settings.log_level, settings.log_json)
-        child().start()
-
-    @app.task(name=queues.RUN_PORTRAIT)
-    def run_portrait(job_id: str) -> None:
-        child().run(job_id)
-
-    return app
+    return worker_app(settings, "inference", child, {RUN_PORTRAIT: RenderChild.run})

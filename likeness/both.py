@@ -7,20 +7,18 @@ nothing had happened, bit for bit.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from celery import Celery
-from celery.signals import worker_process_init
 
 from core import queues
 from core.errors import ServiceDown
-from core.logs import get_logger, set_up_logs
+from core.logs import get_logger
 from core.settings import Settings
 from inference.worker import RenderChild
-from storage import broker
 from storage.wiring import open_storage
+from storage.worker_process import StopFlag, worker_app
 from trainer.worker import TrainerState, run_job
 
 if TYPE_CHECKING:
@@ -32,9 +30,9 @@ log = get_logger("likeness.both")
 class SharedChild:
     """What lives in the worker's child process: a trainer and a renderer over the trainer's base model."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.trainer = TrainerState(open_storage(settings), guest=self.serve_waiting)
-        self.renderer = RenderChild(settings, self._share)
+    def __init__(self, settings: Settings, stopping: Callable[[], bool] = lambda: False) -> None:
+        self.trainer = TrainerState(open_storage(settings), guest=self.serve_waiting, stopping=stopping)
+        self.renderer = RenderChild(settings, self._share, self.trainer.storage, stopping)
 
     def start(self) -> None:
         """Warms up in the background; the renderer sweeps its caches on a timer."""
@@ -70,23 +68,9 @@ class SharedChild:
 
 def create_app(settings: Settings) -> Celery:
     """Serve it with ``--pool=prefork --concurrency=1 --queues=train,render``."""
-    app = broker.celery_app(settings, "both")
-    children: dict[int, SharedChild] = {}
 
-    def child() -> SharedChild:
-        return children.setdefault(os.getpid(), SharedChild(settings))
+    def child(stop: StopFlag) -> SharedChild:
+        return SharedChild(settings, stop)
 
-    @worker_process_init.connect(weak=False)
-    def start(**_: object) -> None:
-        set_up_logs(settings.log_level, settings.log_json)
-        child().start()
-
-    @app.task(name=queues.RUN_TRAINING)
-    def run_training(job_id: str) -> str:
-        return child().run_training(job_id)
-
-    @app.task(name=queues.RUN_PORTRAIT)
-    def run_portrait(job_id: str) -> str:
-        return child().run_portrait(job_id)
-
-    return app
+    answers = {queues.RUN_TRAINING: SharedChild.run_training, queues.RUN_PORTRAIT: SharedChild.run_portrait}
+    return worker_app(settings, "both", child, answers)

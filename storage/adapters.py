@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 
 from sqlalchemy import Select, select
@@ -13,8 +14,13 @@ from storage.tables import Adapter, Tombstone, Training, now
 
 
 def new_adapter_id() -> str:
-    """Known before the row exists, since the weights are stored under it first."""
     return new_id("ada")
+
+
+def adapter_id_of(training_id: str, fence: int) -> str:
+    """Of one hold of a training's job: known before the row exists, since the weights are stored under it first, and afterwards, so
+    that what an attempt without a row left behind is found. As unguessable as the training's own id."""
+    return f"ada_{hashlib.sha256(f'{training_id}:{fence}'.encode()).hexdigest()[:20]}"
 
 
 def add(session: Session, adapter: Adapter) -> Adapter:

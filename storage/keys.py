@@ -24,8 +24,13 @@ def photo_thumb(account: str, subject: str, photo_id: str) -> str:
 
 
 def training_prefix(account: str, subject: str, training: str) -> str:
-    """Checkpoints, previews and caches of one run."""
+    """Checkpoints of one run, by attempt."""
     return f"accounts/{account}/subjects/{subject}/trainings/{training}/"
+
+
+def training_attempt(account: str, subject: str, training: str, fence: int) -> str:
+    """What one hold of a training's job stores. ``fence`` grows with each, so names sort by age and nobody writes where another does."""
+    return f"{training_prefix(account, subject, training)}{fence:06d}/"
 
 
 def adapter_prefix(account: str, adapter: str) -> str:
@@ -49,5 +54,9 @@ def portrait_prefix(account: str, portrait: str) -> str:
     return f"accounts/{account}/portraits/{portrait}/"
 
 
-def portrait_image(account: str, portrait: str, n: int) -> str:
-    return f"accounts/{account}/portraits/{portrait}/{n}.png"
+def portrait_attempt(account: str, portrait: str, fence: int) -> str:
+    return f"{portrait_prefix(account, portrait)}{fence:06d}/"
+
+
+def portrait_image(account: str, portrait: str, n: int, fence: int = 1) -> str:
+    return f"{portrait_attempt(account, portrait, fence)}{n}.png"

@@ -46,7 +46,8 @@ def publish_waiting(storage: Storage) -> int:
 
 def unpublished(db: Database, limit: int = AT_ONCE) -> list[Job]:
     """Jobs that wait and that no worker was told of, oldest first."""
-    query = select(Job).where(Job.published_at.is_(None), Job.state == JobState.STARTING, Job.publish_after <= now())
+    unended = Job.published_at.is_(None) & Job.completed_at.is_(None)  # in the words of its index
+    query = select(Job).where(unended, Job.state == JobState.STARTING, Job.publish_after <= now())
     with db.reader() as session:
         return list(session.scalars(query.order_by(Job.created_at).limit(limit)))
 

@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 
 from core.errors import ServiceDown
 from core.logs import get_logger
-from storage import erasure, jobs, mails, outgoing, publishing, retention, totals, webhook_sending
+from storage import erasure, jobs, leftovers, mails, outgoing, publishing, retention, totals, webhook_sending
 from storage.idempotency import KEPT as IDEMPOTENCY_KEPT
 from storage.mails import Post
 from storage.tables import IdempotencyRecord, Mail, SignInToken, Upload, WebhookDelivery, WebSession, now
@@ -48,6 +48,7 @@ def keep_house(storage: Storage, post: Post) -> dict[str, int]:
         "purged": lambda: purge(storage),
         "erasures_resumed": lambda: erasure.resume_unfinished(storage, post),
         "late_objects_erased": lambda: erasure.sweep_again(storage),
+        "leftovers_erased": lambda: leftovers.sweep_ended(storage),
     }
     return _do_all(chores)
 

@@ -170,7 +170,7 @@ class Job(Base):
     account_id: Mapped[str] = account_fk()
     kind: Mapped[str] = mapped_column(String(16))  # core.words.JobKind
     target_id: Mapped[str] = mapped_column(String(40), unique=True)  # the training's or the portrait's id
-    state: Mapped[str] = mapped_column(String(16), index=True)  # core.words.JobState
+    state: Mapped[str] = mapped_column(String(16))  # core.words.JobState
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     worker: Mapped[str | None] = mapped_column(String(120))
     lease_until: Mapped[datetime | None] = mapped_column(index=True)
@@ -184,11 +184,15 @@ class Job(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None] = mapped_column()
     completed_at: Mapped[datetime | None] = mapped_column()
+    swept_at: Mapped[datetime | None] = mapped_column()  # when what its attempts left in the object store went
     counted_at: Mapped[datetime | None] = mapped_column()  # when it was added to the totals, which outlive it
 
     __table_args__ = (
         Index("ix_jobs_state_kind_created", "state", "kind", "created_at"),
+        Index("ix_jobs_state_kind_published", "state", "kind", "published_at"),
+        partial_index("ix_jobs_unpublished", "created_at", "published_at IS NULL AND completed_at IS NULL"),
         partial_index("ix_jobs_uncounted", "completed_at", "completed_at IS NOT NULL AND counted_at IS NULL"),
+        partial_index("ix_jobs_unswept", "completed_at", "completed_at IS NOT NULL AND swept_at IS NULL"),
     )
 
 

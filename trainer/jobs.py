@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 log = get_logger("trainer")
 
+OTHER_BASE = "This training was asked for on {asked}; the service trains on {here} now. Please start it again."
+
 
 @dataclass(frozen=True)
 class Order:
@@ -47,15 +49,18 @@ class Order:
     def prefix(self) -> str:
         return keys.training_prefix(self.training.account_id, self.subject.id, self.training.id)
 
+    def attempt_prefix(self, fence: int) -> str:
+        return keys.training_attempt(self.training.account_id, self.subject.id, self.training.id, fence)
+
 
 def run_training(state: TrainerState, lease: Lease) -> None:
     """The work of one training job. Idempotent: another worker that repeats it goes on from the newest stored checkpoint."""
     storage = state.storage
     order = read_order(storage, lease)
     with scratch(storage.settings, order.training.id) as folder:
-        lease.progress(stage=TrainingStage.CURATE, message="loading")
-        bench = state.bench()
         fetch_checkpoints(storage, order, folder)
+        keeper = CheckpointKeeper(lease, order)
+        bench = state.bench()
         trained = train(
             bench,
             fetch_photos(storage, order),
@@ -63,12 +68,13 @@ def run_training(state: TrainerState, lease: Lease) -> None:
             folder,
             HostingWatch(lease, state.guest) if state.guest else lease,
             on_curated=lambda curated: record_findings(storage, order, curated),
-            on_saved=lambda path: keep_checkpoint(lease, order, path),
+            on_saved=keeper.keep,
         )
         with lease.stage(TrainingStage.STORE):
             adapter = store(lease, order, trained)
         finish(lease, order, adapter)
-    storage.objects.erase(order.prefix)
+    with suppress(ServiceDown):  # then the scheduler's sweep does it
+        storage.objects.erase(order.prefix)
 
 
 def read_order(storage: Storage, lease: Lease) -> Order:
@@ -77,6 +83,8 @@ def read_order(storage: Storage, lease: Lease) -> Order:
         subject = session.get(Subject, training.subject_id) if training else None
         if training is None or subject is None:
             raise JobFailed("The subject of this training was erased.")
+        if training.base_model != storage.settings.base_model:
+            raise JobFailed(OTHER_BASE.format(asked=training.base_model, here=storage.settings.base_model))
         return Order(training, subject, photos.usable(session, subject.id))
 
 
@@ -117,18 +125,33 @@ def scratch(settings: Settings, training_id: str) -> Iterator[Path]:
 
 
 def fetch_checkpoints(storage: Storage, order: Order, folder: Path) -> None:
-    """What an earlier attempt stored, wherever it ran."""
-    for key in storage.objects.list(order.prefix):
+    """What earlier attempts stored, wherever they ran; of each file the latest attempt's."""
+    latest = {key.rpartition("/")[2]: key for key in storage.objects.list(order.prefix)}  # keys come in the order of attempts
+    for name, key in latest.items():
         with suppress(KeyError):
-            storage.objects.download(key, folder / key.removeprefix(order.prefix))
+            storage.objects.download(key, folder / name)
 
 
-def keep_checkpoint(lease: Lease, order: Order, path: Path) -> None:
-    """For whoever takes over. A store that is down now costs at most the steps since the last checkpoint, so it does not stop the fit."""
-    try:
-        lease.put(f"{order.prefix}{path.name}", path)
-    except ServiceDown as error:
-        log.warning("checkpoint not stored", file=path.name, error=str(error))
+@dataclass
+class CheckpointKeeper:
+    """Stores checkpoints for whoever takes over. A store that is down costs at most the steps since the last one: it does not stop the fit.
+
+    In the order in which they were written: a state promises that the candidates before it are there.
+    """
+
+    lease: Lease
+    order: Order
+    waiting: dict[str, Path] = field(default_factory=dict)
+
+    def keep(self, path: Path) -> None:
+        self.waiting.pop(path.name, None)
+        self.waiting[path.name] = path
+        try:
+            for name in list(self.waiting):
+                self.lease.put(self.order.attempt_prefix(self.lease.fence) + name, self.waiting[name])
+                del self.waiting[name]
+        except ServiceDown as error:
+            log.warning("checkpoint not stored yet", waiting=list(self.waiting), error=str(error))
 
 
 def record_findings(storage: Storage, order: Order, curated: Curated) -> None:
@@ -151,7 +174,7 @@ def _judge(photo: Photo, finding: Finding) -> None:
 
 def store(lease: Lease, order: Order, trained: TrainedAdapter) -> Adapter:
     """Weights and card under the account's prefix; the row is returned, not yet in the database."""
-    adapter_id, account = adapters.new_adapter_id(), order.training.account_id
+    adapter_id, account = adapters.adapter_id_of(order.training.id, lease.fence), order.training.account_id
     card = trained.card
     lease.put(keys.adapter_weights(account, adapter_id), trained.path)
     lease.put(keys.adapter_card(account, adapter_id), trained.path.with_name(CARD_FILE), "application/json")
@@ -177,9 +200,12 @@ def store(lease: Lease, order: Order, trained: TrainedAdapter) -> Adapter:
 def finish(lease: Lease, order: Order, adapter: Adapter) -> None:
     """One transaction: the adapter's row, the training's link to it, the customer's mail, the job's end."""
     lease.metrics(scores=adapter.card["scores"], steps=adapter.card["steps"])
-    with lease.succeed() as session:
+
+    def write(session: Session) -> None:
         adapters.add(session, adapter)
         _tell(session, order, adapter)
+
+    lease.finish(write)
 
 
 def _tell(session: Session, order: Order, adapter: Adapter) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from core.errors import UserError
+from core.errors import UserError, WorkerStopping
 from diffusion.loading import BaseModel
 from diffusion.slot_training import SlotTraining
 from trainer.caches import TrainingCache
@@ -104,11 +104,18 @@ class Member:
             return
         read = self.world.mean_(torch.stack(values)).tolist()
         self.clock.tick(len(steps))
+        stop: WorkerStopping | None = None
         for step, (loss, relative, norm) in zip(steps, read, strict=True):
             self.watch.see(relative, step)
             if not math.isfinite(norm):
                 raise not_a_number("gradient", step)
-            self.order.on_step(self.clock.report(step, self.recipe.steps, loss))
+            try:
+                self.order.on_step(self.clock.report(step, self.recipe.steps, loss))
+            except WorkerStopping as error:  # the steps that are done are judged first: they are what is kept
+                stop = error
+        if stop:
+            self.save(at_once=True)
+            raise stop
 
     @property
     def saves(self) -> bool:
@@ -119,14 +126,15 @@ class Member:
     def _saves_state(self) -> bool:
         return self.step % self.recipe.checkpoint_every == 0 or self.done
 
-    def save(self) -> None:
-        """Candidate first: a state at or past a candidate's step promises that the candidate is there."""
+    def save(self, at_once: bool = False) -> None:
+        """Candidate first: a state at or past a candidate's step promises that the candidate is there. ``at_once``: a state whatever
+        the step, for whoever goes on from here."""
         if not self.world.main:
             return
         if self.step in self.recipe.candidate_steps:
             state = self.trainee.adapter_state(self.base.dtype)
             self.order.on_saved(self.order.checkpoints.save_candidate(self.step, state))
-        if self._saves_state:
+        if at_once or self._saves_state:
             tensors = self.trainee.tensors() | self.watch.tensors()
             self.order.on_saved(self.order.checkpoints.save_state(self.step, tensors))
 

@@ -10,18 +10,16 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
 from celery import Celery
-from celery.signals import worker_process_init
 
-from core.logs import get_logger, set_up_logs
+from core.logs import get_logger
 from core.queues import RUN_TRAINING
 from core.settings import Settings
-from storage import jobs
-from storage.broker import celery_app
+from storage.jobs import Lease
 from storage.wiring import Storage, open_storage
+from storage.worker_process import StopFlag, work_on, worker_app
 
 if TYPE_CHECKING:
     from trainer.bench import Bench
@@ -33,13 +31,15 @@ log = get_logger("trainer.worker")
 class TrainerState:
     """What one worker process holds: where things last, and the bench, once something has asked for it.
 
-    ``guest``: what else works on the same base model, between the steps of a training (:mod:`trainer.hosting`).
+    ``guest``: what else works on the same base model, between the steps of a training (:mod:`trainer.hosting`). ``stopping``: the
+    process should end.
     """
 
     storage: Storage
     _bench: Bench | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     guest: Callable[[], None] | None = None
+    stopping: Callable[[], bool] = lambda: False
 
     @property
     def importing(self) -> threading.Lock:
@@ -55,8 +55,16 @@ class TrainerState:
                 self._bench = load_bench(self.storage.settings)
             return self._bench
 
-    def warm_up(self) -> None:
-        """In a thread, because Celery gives a child four seconds to say that it lives."""
+    def broken(self) -> bool:
+        """Whether the device no longer answers in this process."""
+        if self._bench is None:
+            return False
+        from diffusion.devices import broken
+
+        return broken(self._bench.base.device)
+
+    def start(self) -> None:
+        """Warms up in a thread, because Celery gives a child four seconds to say that it lives."""
         threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
 
     def _warm_up(self) -> None:
@@ -68,31 +76,24 @@ class TrainerState:
 
 def create_app(settings: Settings) -> Celery:
     """Serve it with ``--pool=prefork --concurrency=1 --queues=train``."""
-    app = celery_app(settings, "trainer")
-    states: dict[int, TrainerState] = {}
 
-    def state() -> TrainerState:
-        """Of this process: database connections and CUDA must not cross a fork."""
-        return states.setdefault(os.getpid(), TrainerState(open_storage(settings)))
+    def state(stop: StopFlag) -> TrainerState:
+        return TrainerState(open_storage(settings), stopping=stop)
 
-    @worker_process_init.connect(weak=False)
-    def start(**_: object) -> None:
-        set_up_logs(settings.log_level, settings.log_json)
-        state().warm_up()
-
-    @app.task(name=RUN_TRAINING)
-    def run_training(job_id: str) -> str:
-        return run_job(state(), job_id)
-
-    return app
+    return worker_app(settings, "trainer", state, {RUN_TRAINING: run_job})
 
 
 def run_job(state: TrainerState, job_id: str) -> str:
-    """Claims the job and works on it; returns how it ended (see :func:`storage.jobs.run`)."""
-    with state.importing:
+    """Claims the job and works on it; returns how it ended (see :func:`storage.worker_process.work_on`)."""
+
+    def work(lease: Lease) -> None:
+        lease.progress(message="loading")
+        state.bench()  # first: it imports under its lock, and two threads that import transformers at once break it
         from trainer.jobs import run_training
 
-    return jobs.run(state.storage, job_id, worker_name(), partial(run_training, state))
+        run_training(state, lease)
+
+    return work_on(state.storage, job_id, worker_name(), work, state.stopping, state.broken)
 
 
 def worker_name() -> str:

@@ -26,7 +26,7 @@ def test_the_parent_imports_no_torch(tmp_path):
 
 
 def test_a_child_loads_once_and_runs_a_job(storage, shelf):
-    child = RenderChild(storage.settings)
+    child = RenderChild(storage.settings, storage=storage)
     portrait_id, job_id = shelf.portrait(shelf.put(1))
     assert child.run(job_id) == "succeeded"
     assert child.state() is child.state()

@@ -26,7 +26,7 @@ def test_everything_of_the_account_and_of_nobody_else(storage: Storage, world: W
         assert archive.testzip() is None
         text = archive.read("data.json").decode()
         names = set(archive.namelist())
-        assert archive.read(f"portraits/{portrait.id}/0.png") == b"png"
+        assert archive.read(f"portraits/{portrait.id}/000001/0.png") == b"png"
     data = json.loads(text)
     assert {f"adapters/{adapter.id}/adapter.safetensors", f"subjects/{subject.id}/photos/{photo.id}.jpg"} < names
     assert [row["name"] for row in data["subjects"]] == ["Miso"]

@@ -5,11 +5,13 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from core.errors import ServiceDown
 from core.settings import Settings
 from core.words import JobKind, JobState, PhotoVerdict, new_id
 from storage import jobs, keys, subjects
@@ -37,7 +39,7 @@ def state(storage: Storage, bench: Bench) -> TrainerState:
     return TrainerState(storage, bench)
 
 
-def order(storage: Storage, photos: int = 9, recipe: dict | None = None) -> tuple[Training, Job]:
+def order(storage: Storage, photos: int = 9, recipe: dict | None = None, base_model: str = "") -> tuple[Training, Job]:
     account = Account(id=new_id("acc"), email="ada@example.com")
     with storage.db.session() as session:
         session.add(account)
@@ -47,7 +49,12 @@ def order(storage: Storage, photos: int = 9, recipe: dict | None = None) -> tupl
         for number in range(photos):
             session.add(_photo(storage, subject, number))
         training = Training(
-            id=new_id("trn"), account_id=account.id, subject_id=subject.id, base_model="tiny", trigger_token="zokzex", seed=1
+            id=new_id("trn"),
+            account_id=account.id,
+            subject_id=subject.id,
+            base_model=base_model or storage.settings.base_model,
+            trigger_token="zokzex",
+            seed=1,
         )
         training.recipe = {"validation_images": 1} | (recipe or {})
         session.add(training)
@@ -135,6 +142,64 @@ def test_another_worker_goes_on_from_the_stored_checkpoint_to_the_same_adapter(s
     assert adapter.card["weights"]["sha256"] == state_digest(storage, whole, adapter)
 
 
+def test_a_worker_told_to_stop_leaves_a_checkpoint_at_the_step_it_reached(storage: Storage, state: TrainerState) -> None:
+    """No regular checkpoint is near; the next worker goes on from the very step, to the same adapter."""
+    recipe = {"checkpoint_every": 100}
+    _, whole = order(storage, recipe=recipe)
+    run_job(state, whole.id)
+    with storage.db.session() as session:
+        session.query(Account).delete()
+
+    training, job = order(storage, recipe=recipe)
+    told = DiesAt(None, step=99)  # type: ignore[arg-type]
+
+    def work(lease: jobs.Lease) -> None:
+        told.lease = lease
+        run_training(state, told)  # type: ignore[arg-type]
+
+    assert jobs.run(storage, job.id, "first", work, stopping=lambda: told.steps[-1:] == [3]) == "handed back"
+    assert jobs.run(storage, job.id, "second", work) == "succeeded"
+    assert told.steps == [1, 2, 3, 4, 5, 6]
+    assert job_of(storage, job).attempts == 1
+    with storage.db.reader() as session:
+        adapter = session.query(Adapter).filter_by(training_id=training.id).one()
+    assert adapter.card["weights"]["sha256"] == state_digest(storage, whole, adapter)
+
+
+class Flaky:
+    """An object store that is down for the first ``fails`` puts of a name."""
+
+    def __init__(self, storage: Storage, name: str, fails: int) -> None:
+        self.storage, self.name, self.fails = storage, name, fails
+        self.stored: list[str] = []
+
+    def put(self, key: str, data: object, content_type: str = "") -> None:
+        if key.endswith(self.name) and self.fails:
+            self.fails -= 1
+            raise ServiceDown("the object store does not answer")
+        self.stored.append(key.rpartition("/")[2])
+        self.storage.objects.put(key, data, content_type)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.storage.objects, name)
+
+
+def test_a_state_never_overtakes_a_candidate_that_could_not_be_stored(storage: Storage, state: TrainerState) -> None:
+    """Else whoever resumes from the last state would find nothing to choose from."""
+    _, job = order(storage, recipe={"checkpoint_every": 3, "candidates": (0.5, 1.0)})
+    store = Flaky(storage, "candidate-000003.safetensors", fails=1)
+    flaky = TrainerState(replace(storage, objects=store), state.bench())  # type: ignore[arg-type]
+    assert run_job(flaky, job.id) == "succeeded"
+    names = [name for name in store.stored if name.startswith(("state", "candidate"))]
+    assert names == ["candidate-000003.safetensors", "state.safetensors", "candidate-000006.safetensors", "state.safetensors"]
+
+
+def test_a_training_for_another_base_model_says_so(storage: Storage, state: TrainerState) -> None:
+    _, job = order(storage, base_model="black-forest-labs/FLUX.1-dev")
+    assert run_job(state, job.id) == "failed"
+    assert "FLUX.1-dev" in job_of(storage, job).error["message"]
+
+
 def state_digest(storage: Storage, whole: Job, adapter: Adapter) -> str:
     """The uninterrupted run's weights, which outlive its rows here."""
     (key,) = [key for key in storage.objects.list("accounts/") if key.endswith("adapter.safetensors") and key != adapter.object_key]
@@ -210,7 +275,7 @@ def test_the_celery_task_loads_what_the_settings_name_and_trains(storage: Storag
     folders["text_image_encoder"] = build_tiny_clip(tmp_path / "clip")
     settings = Settings(**storage.settings.model_dump() | {name: str(path) for name, path in folders.items()})
     settings = settings.model_copy(update={"broker_url": "redis://localhost:1", "training_steps": 2})
-    _, job = order(storage)
+    _, job = order(storage, base_model=settings.base_model)
     app = create_app(settings)
     assert app.tasks["likeness.run_training"](job.id) == "succeeded"
     assert job_of(storage, job).metrics["steps"] <= 2
