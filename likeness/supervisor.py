@@ -14,6 +14,7 @@ from pathlib import Path
 
 GRACE_S = 15.0
 RESTART_AFTER_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+FORGIVEN_AFTER_S = 60.0
 PR_SET_PDEATHSIG = 1
 
 
@@ -25,6 +26,7 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
     falls: int = 0
     restart_at: float = 0.0
+    started_at: float = 0.0
     environment: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -40,16 +42,19 @@ class Child:
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (no threads here)
             )
 
+        self.started_at = time.monotonic()
+
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
 
 class Supervisor:
-    """``with Supervisor() as group: group.add(…); group.watch(until)``. Leaving the block stops every child."""
+    """``with Supervisor(print) as group: group.add(…); group.keep_up()``. Leaving the block stops every child, within ``grace_s``."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], grace_s: float | None = None) -> None:
         self.children: list[Child] = []
         self.say = say
+        self.grace_s = GRACE_S if grace_s is None else grace_s
 
     def __enter__(self) -> Supervisor:
         return self
@@ -69,6 +74,8 @@ class Supervisor:
             if child.running():
                 continue
             if not child.restart_at:
+                if time.monotonic() - child.started_at >= FORGIVEN_AFTER_S:
+                    child.falls = 0
                 pause = RESTART_AFTER_S[min(child.falls, len(RESTART_AFTER_S) - 1)]
                 child.falls += 1
                 child.restart_at = time.monotonic() + pause
@@ -83,7 +90,7 @@ class Supervisor:
         """Ask all to finish, wait for a while, then insist. Whole process groups: a worker's children go with it."""
         for child in self.children:
             _signal_group(child, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_S
+        deadline = time.monotonic() + self.grace_s
         while time.monotonic() < deadline and any(child.running() for child in self.children):
             time.sleep(0.1)
         for child in self.children:

@@ -18,7 +18,7 @@ from rich.console import Console
 from core.errors import UserError
 from core.settings import Settings
 from likeness.supervisor import Supervisor
-from storage.broker import start_embedded_redis
+from storage.broker import EmbeddedRedis, start_embedded_redis
 from storage.migrations import upgrade
 
 READY_WITHIN_S = 90.0
@@ -34,12 +34,12 @@ def run_up(settings: Settings) -> None:
     broker = start_embedded_redis(settings) if settings.broker_url == "embedded" else None
     stopping = _until_signal()
     try:
-        with Supervisor(console.print) as group:
+        with Supervisor(console.print, settings.shutdown_within_s + 5) as group:
             for name, arguments in parts(settings):
                 group.add(name, [sys.executable, "-m", "likeness.cli", *arguments], settings.var_dir / "logs" / f"{name}.log")
             if wait_until_ready(settings, stopping):
                 _greet(console, settings)
-            _watch(group, console, settings, stopping)
+            _watch(group, broker, console, settings, stopping)
             console.print("stopping …")
     finally:
         if broker:
@@ -87,10 +87,12 @@ def _greet(console: Console, settings: Settings) -> None:
     console.print(f"Base model: {settings.base_model} · logs: {settings.var_dir / 'logs'} · stop with Ctrl-C\n")
 
 
-def _watch(group: Supervisor, console: Console, settings: Settings, stopping: list[int]) -> None:
+def _watch(group: Supervisor, broker: EmbeddedRedis | None, console: Console, settings: Settings, stopping: list[int]) -> None:
     seen = set(outbox(settings))
     while not stopping:
         group.keep_up()
+        if broker and broker.keep_up():
+            console.print("the broker had fallen and runs again")
         for path in outbox(settings):
             if path not in seen:
                 seen.add(path)

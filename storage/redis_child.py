@@ -28,13 +28,25 @@ EMBEDDED = "embedded"
 
 @dataclass
 class EmbeddedRedis:
-    """``url`` is for Celery. The process that started it owns it and calls ``stop``."""
+    """``url`` is for Celery. The process that started it owns it, calls ``keep_up`` now and then, and ``stop`` at the end."""
 
     url: str
     socket: Path
     url_file: Path
     process: subprocess.Popen[bytes]
     lock: IO[str] = field(repr=False)
+
+    def keep_up(self) -> bool:
+        """Starts the server again, under the same URL, if it has fallen; True if it had. What it lost is published again."""
+        if self.process.poll() is None:
+            return False
+        self.socket.unlink(missing_ok=True)
+        home = self.url_file.parent / "redis"
+        home.mkdir(exist_ok=True)
+        self.process = _spawn(home, self.socket)
+        with suppress(ServiceDown):  # then the next call tries again
+            _wait_until_up(self.process, self.socket, home / "redis.log")
+        return True
 
     def stop(self) -> None:
         self.url_file.unlink(missing_ok=True)

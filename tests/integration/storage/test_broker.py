@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -187,6 +188,17 @@ def test_an_orphan_of_a_killed_owner_is_replaced(settings: Settings) -> None:
         assert child.process.poll() is None
     finally:
         child.stop()
+
+
+def test_a_broker_that_fell_runs_again_under_the_same_url(storage: Storage, settings: Settings, redis_child: EmbeddedRedis) -> None:
+    assert redis_child.keep_up() is False
+    assert jobs.publish_new(storage, new_job(storage))
+    redis_child.process.kill()
+    redis_child.process.wait()
+    shutil.rmtree(settings.var_dir / "redis", ignore_errors=True)
+    assert redis_child.keep_up() is True
+    assert resolve_broker_url(settings) == redis_child.url
+    assert jobs.publish_new(storage, new_job(storage)), "the publisher reconnects"
 
 
 def test_stopped_means_gone(settings: Settings) -> None:
