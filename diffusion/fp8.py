@@ -47,6 +47,15 @@ class Fp8Linear(FrozenLinear):
         self.register_buffer("scale", scale)
         self.register_buffer("ones", torch.ones(1, weight.shape[1], device=weight.device))
 
+    @torch.no_grad()
+    def store_(self, weight: torch.Tensor) -> None:
+        """Holds another weight [out, in] from now on, in the same storage. The weight that it was made of gives the same bits again."""
+        fp8, scale = quantise_rows(weight)
+        self.fp8.copy_(fp8)
+        self.scale.copy_(scale)
+        if self.fp8_t is not None:
+            self.fp8_t.copy_(fp8.t())
+
     def dequantised(self) -> torch.Tensor:
         return (self.fp8.float() * self.scale).to(self.weight.dtype)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import bitsandbytes.functional as bnb
 import torch
 from torch import nn
 
@@ -29,6 +28,8 @@ class Nf4Linear(FrozenLinear):
         return linear.in_features % NF4_BLOCK == 0
 
     def _hold(self, weight: torch.Tensor) -> None:
+        import bitsandbytes.functional as bnb  # hundreds of megabytes that only this precision needs
+
         packed, state = bnb.quantize_4bit(weight.contiguous(), blocksize=NF4_BLOCK, quant_type="nf4", compress_statistics=True)
         assert state.state2.blocksize == SCALE_BLOCK
         self.register_buffer("packed", packed)

@@ -35,21 +35,19 @@ class BatchProbe:
             self._known[key] = next((size for size in sizes if self._pays(size, height, width, text)), 1)
         return self._known[key]
 
-    @torch.inference_mode()
     def _pays(self, size: int, height: int, width: int, text: PromptEmbeds) -> bool:
         base, family = self.base, self.base.family
         ids = family.image_ids(height, width).to(base.device, base.dtype)
-        generator = torch.Generator().manual_seed(0)
-        channels = base.transformer.config.in_channels
-        tokens = torch.randn(size, len(ids), channels, generator=generator).to(base.device, base.dtype)
+        shape = (size, len(ids), base.transformer.config.in_channels)
+        tokens = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(base.device, base.dtype)
 
+        @torch.no_grad()
         def predict(rows: torch.Tensor) -> torch.Tensor:
             sigmas = torch.full((len(rows),), 0.5, device=base.device, dtype=base.dtype)
             return family.predict(base.transformer, rows, ids, text.rows([0] * len(rows)), sigmas, 3.5)
 
-        together = predict(tokens)
-        alone = torch.cat([predict(tokens[n : n + 1]) for n in range(size)])
-        if not torch.equal(together, alone):
+        alone = torch.cat([predict(row) for row in tokens.split(1)])
+        if not torch.equal(predict(tokens), alone):
             return False
         return self._seconds(lambda: predict(tokens)) < WORTH * size * self._seconds(lambda: predict(tokens[:1]))
 

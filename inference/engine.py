@@ -109,12 +109,6 @@ class Engine:
         ).images
         return self.base.family.pipeline_latents(self.base, drawn, height // self._latent_factor, width // self._latent_factor)
 
-    def wearing_nothing(self, scales: tuple[float | None, float | None], work: Callable[[], None]) -> None:
-        """``work`` with empty slots at these scales: what adapters cost, without one. For compiling and measuring ahead."""
-        with self._drawing():
-            self.slot.wear_in_slots(scales)
-            work()
-
     @cached_property
     def projection(self) -> Projection:
         """Latents to colours for previews; fitted on first use, with one pass of the VAE's encoder."""

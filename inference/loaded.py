@@ -27,7 +27,7 @@ class LoadedAdapter:
     @property
     def rank(self) -> int:
         """The largest of its layers."""
-        return max(weight.shape[0] for key, weight in self.state.items() if ".lora_A." in key)
+        return max((weight.shape[0] for key, weight in self.state.items() if ".lora_A." in key), default=0)
 
     def on(self, device: torch.device) -> lora.State:
         """The weights on a device, where they may be already."""

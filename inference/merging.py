@@ -1,23 +1,27 @@
 """Adapters folded into the frozen weights, which then cost nothing at each step; and the weights back, bit for bit.
 
-W' = W + Σ s·B·A is taken from a pristine copy of W each time, so nothing accumulates; products and sums are float32, rounded once. The
-storage stays the same, so a compiled graph stays valid.
+W' = W + Σ s·B·A is taken from a pristine copy of W each time, so nothing accumulates; products and sums are float32, rounded once (to bf16,
+or from there to fp8 as the base itself was). The storage stays the same, so a compiled graph stays valid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import nn
 
 from core.logs import get_logger
 from diffusion.devices import GIB_HEADROOM, free_memory
+from diffusion.fp8 import Fp8Linear
+from diffusion.loading import BaseModel
 from diffusion.lora_slots import LoraSlots, Place
+from diffusion.wide import wide_weights
 
 log = get_logger("inference.merging")
+
+HALF_DONE = -1
 
 
 @dataclass(frozen=True)
@@ -29,20 +33,15 @@ class Worn:
     scale: float
 
 
-class Foldable(Protocol):
-    """A frozen layer of another kind than a plain linear one, that can take new weights [out, in] in its own storage."""
-
-    def store_(self, weight: torch.Tensor) -> None: ...
-
-
 @dataclass
 class Merging:
     """``from_steps``: folding pays from so many steps on; None: never. Needs memory for a second copy of the layers' weights."""
 
+    base: BaseModel
     from_steps: int | None
     folded: tuple[Worn, ...] = ()
     _pristine: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
-    _layers: dict[str, nn.Linear] = field(default_factory=dict, repr=False)
+    _layers: dict[str, nn.Module] = field(default_factory=dict, repr=False)
 
     def pays(self, steps: int) -> bool:
         return self.from_steps is not None and steps >= self.from_steps
@@ -53,32 +52,34 @@ class Merging:
         if tuple(worn) == self.folded:
             return
         self._keep_pristine(slots)
-        self.folded = (Worn(-1, None, 0.0),)  # should the fold fail halfway, the weights are neither pristine nor this adapter's
+        self.folded = (Worn(HALF_DONE, None, 0.0),)  # should the fold fail, the weights are neither pristine nor this adapter's
         down, up = ({place.module: place for place in slots.places if place.side == side} for side in "AB")
         for module, pristine in self._pristine.items():
             pairs = [_pair(slots, down[module], up[module], one) for one in worn]
-            add_products(pristine, pairs, out=self._layers[module].weight)
+            _store_sum(self._layers[module], pristine, pairs)
         self.folded = tuple(worn)
 
     @torch.no_grad()
     def restore(self) -> None:
         if self.folded:
-            torch._foreach_copy_([self._layers[module].weight for module in self._pristine], list(self._pristine.values()))
+            for module, pristine in self._pristine.items():
+                layer = self._layers[module]
+                layer.store_(pristine) if isinstance(layer, Fp8Linear) else _weight(layer).copy_(pristine)
             self.folded = ()
 
     def _keep_pristine(self, slots: LoraSlots) -> None:
         if not self._pristine:
-            for module, layer in zip(slots.modules, slots.layers(), strict=True):
-                assert isinstance(layer.base_layer, nn.Linear)
-                self._layers[module] = layer.base_layer
-                self._pristine[module] = layer.base_layer.weight.detach().clone()
+            self._layers = {module: layer.base_layer for module, layer in zip(slots.modules, slots.layers(), strict=True)}
+            held_in_fewer_bits = [module for module, layer in self._layers.items() if isinstance(layer, Fp8Linear)]
+            wide = wide_weights(self.base, held_in_fewer_bits)
+            self._pristine = {module: wide[module] if module in wide else _weight(layer).clone() for module, layer in self._layers.items()}
 
 
-def can_merge(transformer: nn.Module, modules: Sequence[str], device: torch.device) -> bool:
-    """Whether all layers hold plain floating-point weights and a second copy of them fits beside the work."""
-    weights = [layer.weight for layer in map(transformer.get_submodule, modules) if type(layer) is nn.Linear]
-    plain = len(weights) == len(modules) and all(weight.is_floating_point() for weight in weights)
-    return plain and free_memory(device) > sum(weight.nbytes for weight in weights) + GIB_HEADROOM
+def can_merge(base: BaseModel, modules: Sequence[str]) -> bool:
+    """Whether all layers hold weights that can be written, and a second copy of them fits beside the work."""
+    layers = [base.transformer.get_submodule(module) for module in modules]
+    size = sum(layer.in_features * layer.out_features * base.dtype.itemsize for layer in layers)
+    return all(type(layer) in (nn.Linear, Fp8Linear) for layer in layers) and free_memory(base.device) > size + GIB_HEADROOM
 
 
 Pair = tuple[torch.Tensor, torch.Tensor, float]  # A [r, in], B [out, r], scale
@@ -87,6 +88,20 @@ Pair = tuple[torch.Tensor, torch.Tensor, float]  # A [r, in], B [out, r], scale
 def _pair(slots: LoraSlots, down: Place, up: Place, worn: Worn) -> Pair:
     row = slots.weights[worn.place]
     return down.of(row), up.of(row), worn.scale
+
+
+def _store_sum(layer: nn.Module, pristine: torch.Tensor, pairs: Sequence[Pair]) -> None:
+    if isinstance(layer, Fp8Linear):
+        folded = torch.empty_like(pristine)
+        add_products(pristine, pairs, out=folded)
+        layer.store_(folded)
+    else:
+        add_products(pristine, pairs, out=_weight(layer))
+
+
+def _weight(layer: nn.Module) -> torch.Tensor:
+    assert isinstance(layer.weight, torch.Tensor)
+    return layer.weight.data
 
 
 def add_products(pristine: torch.Tensor, pairs: Sequence[Pair], *, out: torch.Tensor) -> None:

@@ -32,6 +32,18 @@ class AdapterSlots:
         self._slots: LoraSlots | None = None
         self._scales: list[float | None] = [None, None]
 
+    @property
+    def modules(self) -> list[str]:
+        """Layers that adapters may touch, in the model's order."""
+        family, transformer = self.base.family, self.base.transformer
+        allowed = family.lora_allowlist(transformer)
+        return [name for name in family.lora_modules(transformer, "blocks") if name in allowed]
+
+    @property
+    def slots(self) -> LoraSlots:
+        assert self._slots is not None, "there are slots inside in_place()"
+        return self._slots
+
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Wraps the layers for as long as a render lasts."""
@@ -57,19 +69,20 @@ class AdapterSlots:
 
     def wear(self, scales: Sequence[float | None], steps: int) -> None:
         """For the next ``steps`` passes: identity and style at these scales; None or 0 switches one off."""
-        assert self._slots is not None, "wear adapters inside in_place()"
         worn = [Worn(place, self.held[place], scale) for place, scale in enumerate(scales) if scale]
         assert all(one.id for one in worn), "switched on without an adapter"
         if self.merging is not None and worn and self.merging.pays(steps):
-            self.merging.fold(self._slots, worn)
-            self._slots.use(stacked=0)
-            return
+            self.merging.fold(self.slots, worn)
+            self.slots.use(stacked=0)
+        else:
+            self._wear_in_slots(scales)
+
+    def _wear_in_slots(self, scales: Sequence[float | None]) -> None:
         self.restore()
-        for one in worn:
-            self._scale(one.place, one.scale)
-        if worn and worn[0].place == STYLE:
-            self._scale(IDENTITY, 0.0)
-        self._slots.use(stacked=worn[-1].place + 1 if worn else 0)
+        on = [place for place, scale in enumerate(scales) if scale]
+        for place in range(max(on, default=-1) + 1):
+            self._scale(place, scales[place] or 0.0)
+        self.slots.use(stacked=max(on, default=-1) + 1)
 
     def restore(self) -> None:
         """The frozen weights as they were loaded, if an adapter is folded into them."""
@@ -92,10 +105,7 @@ class AdapterSlots:
         self.held, self._scales = [None, None], [None, None]
 
     def _install(self) -> LoraSlots:
-        family, transformer = self.base.family, self.base.transformer
-        allowed = family.lora_allowlist(transformer)
-        modules = [name for name in family.lora_modules(transformer, "blocks") if name in allowed]
-        return LoraSlots(transformer, modules, rank=self.rank, count=2, dtype=self.base.dtype)
+        return LoraSlots(self.base.transformer, self.modules, rank=self.rank, count=2, dtype=self.base.dtype)
 
     def _grow(self, rank: int) -> None:
         """Larger slots for an adapter of a larger rank; compiled graphs are made anew, once."""
@@ -114,7 +124,8 @@ class AdapterSlots:
         row.zero_()
         pairs = [(spot.of(row), state[spot.key]) for spot in self._slots.places if spot.key in state]
         assert len(pairs) == len(state), "an adapter that was checked on reading fits the slots"
-        torch._foreach_copy_([to[: weight.shape[0], : weight.shape[1]] for to, weight in pairs], [weight for _, weight in pairs])
+        if pairs:
+            torch._foreach_copy_([to[: weight.shape[0], : weight.shape[1]] for to, weight in pairs], [weight for _, weight in pairs])
 
     def _scale(self, place: int, scale: float) -> None:
         assert self._slots is not None

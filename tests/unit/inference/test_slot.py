@@ -8,6 +8,8 @@ import torch
 
 from core.errors import UserError
 from diffusion import lora
+from diffusion.fp8 import Fp8Linear
+from diffusion.loading import load_base
 from inference.engine import Engine
 from inference.loaded import LoadedAdapter
 from inference.merging import Merging, add_products, can_merge
@@ -38,7 +40,7 @@ def stacked(one, other):
 
 @pytest.fixture
 def merging_engine(base):
-    engine = Engine(base, merging=Merging(from_steps=1))
+    engine = Engine(base, merging=Merging(base, from_steps=1))
     yield engine
     engine.slot.clear()
 
@@ -176,7 +178,7 @@ def test_both_slots_fold(merging_engine, engine, make_adapter):
 
 
 def test_few_steps_are_not_worth_a_fold(base, make_adapter):
-    engine = Engine(base, merging=Merging(from_steps=4))
+    engine = Engine(base, merging=Merging(base, from_steps=4))
     engine.render(REQUEST, make_adapter(1))
     assert engine.slot.merging.folded == ()
     engine.render(RenderRequest("a cat", num_inference_steps=4), make_adapter(1))
@@ -229,7 +231,7 @@ def test_a_fold_is_rounded_once(dtype):
 
 def test_quantised_layers_are_not_folded(base):
     names = base.family.lora_modules(base.transformer, "blocks")
-    assert can_merge(base.transformer, names, base.device)
+    assert can_merge(base, names)
 
     class Quantised(torch.nn.Linear):
         pass
@@ -237,8 +239,22 @@ def test_quantised_layers_are_not_folded(base):
     parent, _, leaf = names[0].rpartition(".")
     layer = getattr(base.transformer.get_submodule(parent), leaf)
     layer.__class__ = Quantised
-    assert not can_merge(base.transformer, names, base.device)
+    assert not can_merge(base, names)
     layer.__class__ = torch.nn.Linear
+
+
+def test_an_fp8_base_is_folded_from_its_wide_weights_and_comes_back_bit_for_bit(tiny_flux, make_adapter):
+    base = load_base(tiny_flux, precision="fp8", device="cpu")
+    layers = [layer for layer in base.transformer.modules() if isinstance(layer, Fp8Linear)]
+    before = [(layer.dequantised(), layer.scale.clone()) for layer in layers]
+    assert layers and can_merge(base, base.family.lora_modules(base.transformer, "blocks"))
+    engine, folding = Engine(base), Engine(base, merging=Merging(base, from_steps=1))
+    bare, unfolded = engine.render(REQUEST), engine.render(REQUEST, make_adapter(1))
+    folded = folding.render(REQUEST, make_adapter(1))
+    assert np.abs(pixels(folded) - pixels(unfolded)).mean() < 0.5 * np.abs(pixels(bare) - pixels(unfolded)).mean()
+    assert same(folding.render(REQUEST), bare)
+    for (weight, scale), layer in zip(before, layers, strict=True):
+        assert torch.equal(weight, layer.dequantised()) and torch.equal(scale, layer.scale)
 
 
 def test_renders_from_several_threads_do_not_mix(engine, make_adapter):
