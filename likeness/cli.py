@@ -18,7 +18,7 @@ app = typer.Typer(
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure likeness, prompt fidelity and leakage.")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(cli_jobs.app, name="jobs", rich_help_panel=OPERATORS)
-for command in (cli_erasure.erase, cli_erasure.scan, cli_erasure.verify_receipt, cli_erasure.keys):
+for command in cli_erasure.COMMANDS:
     app.command(rich_help_panel=OPERATORS)(command)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
@@ -54,7 +54,9 @@ def api(host: Host = None, port: Port = None) -> None:
 
 @app.command()
 @plainly
-def worker(role: Annotated[Literal["train", "render"], typer.Argument(help="Which queue to work on.")]) -> None:
+def worker(
+    role: Annotated[Literal["train", "render", "both"], typer.Argument(help="Which queue to work on; both: one GPU for both.")],
+) -> None:
     """Work on queued jobs, one at a time, with the base model kept warm between them."""
     from likeness.workers import run_worker
 

@@ -6,13 +6,18 @@ import json
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from core.errors import UserError, not_found
 from core.settings import Settings
 from likeness.plain import err, out, plainly, settings_with
+
+if TYPE_CHECKING:
+    from mail.post import Post
+    from storage.tables import Receipt
+    from storage.wiring import Storage
 
 
 class Scope(StrEnum):
@@ -97,6 +102,56 @@ def verify_receipt(
 
 
 @plainly
+def receipts() -> None:
+    """Print every receipt, one JSON object a line. Keep them apart from the database: after a restore, `erase-again` needs them."""
+    from storage import after_restore
+    from storage.wiring import open_storage
+
+    with open_storage(settings_with()).db.reader() as session:
+        for line in after_restore.all_receipts(session):
+            print(line)
+
+
+@plainly
+def erase_again(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Lines of `likeness receipts`.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """After a restore: erase again what these receipts say was erased and the backup brought back."""
+    from mail.post import Post
+    from storage import after_restore
+    from storage.wiring import open_storage
+
+    settings = settings_with()
+    storage = open_storage(settings)
+    try:
+        bodies = after_restore.read(file.read_text(encoding="utf-8").splitlines(), settings)
+    except ValueError as error:
+        raise UserError("receipts/unreadable", f"{file}: {error}", "Nothing was erased. Give the lines of `likeness receipts`.") from error
+    with storage.db.reader() as session:
+        back = after_restore.returned(session, bodies)
+    err.print(f"{len(bodies)} receipts, {len(back)} of their targets are here")
+    if back and not yes:
+        typer.confirm(f"Erase {len(back)} ({back[0][0]} {back[0][1]} …) for good?", abort=True, err=True)
+    for scope, target_id in back:
+        receipt = _erase_if_there(storage, Post(settings), scope, target_id)
+        if receipt:
+            out.print(f"{scope} {target_id}: receipt {receipt.id}")
+
+
+def _erase_if_there(storage: Storage, post: Post, scope: str, target_id: str) -> Receipt | None:
+    """None if it went with its account or subject a moment ago."""
+    from storage import erasure
+
+    try:
+        return erasure.erase(storage, post, scope, target_id)
+    except UserError as error:
+        if error.status != 404:
+            raise
+        return None
+
+
+@plainly
 def keys() -> None:
     """Print the public key that receipts are checked with. It changes with LIKENESS_SECRET_KEY: publish it, and keep old ones."""
     from storage import receipts
@@ -115,3 +170,6 @@ def account_of(settings: Settings, email: str, known: bool = True) -> str:
     if found is None and known:
         raise not_found("account")
     return found or ""
+
+
+COMMANDS = (erase, scan, verify_receipt, keys, receipts, erase_again)

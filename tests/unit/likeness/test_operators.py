@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +105,34 @@ def test_what_is_no_receipt_is_said_to_be_none(settings: Settings, tmp_path: Pat
     result = likeness("verify-receipt", str(tmp_path / "file"))
     assert result.exit_code == 1
     assert "is not a receipt" in result.output
+
+
+def test_what_a_restored_backup_brings_back_goes_again(settings: Settings, storage: Storage, world: World, tmp_path: Path) -> None:
+    subject = world.subject(world.account("ada@example.com"))
+    other = world.subject(world.account("bob@example.com"))
+    world.photo(subject)
+    database, backup = Path(settings.database.removeprefix("sqlite:///")), tmp_path / "backup.db"
+    with closing(sqlite3.connect(database)) as live, closing(sqlite3.connect(backup)) as copy:
+        live.backup(copy)
+    likeness("erase", "account", subject.account_id, "--yes")
+    (tmp_path / "receipts").write_text(likeness("receipts").stdout)
+    with closing(sqlite3.connect(backup)) as copy, closing(sqlite3.connect(database)) as live:
+        copy.backup(live)  # the restore
+    assert likeness("scan", "--account", subject.account_id).exit_code == 1, "she is back"
+    again = likeness("erase-again", str(tmp_path / "receipts"), "--yes")
+    assert again.exit_code == 0, again.output
+    assert subject.account_id in again.stdout
+    assert likeness("scan", "--account", subject.account_id).exit_code == 0
+    assert likeness("scan", "--account", other.account_id).exit_code == 1, "nobody else went"
+    assert "0 of their targets" in likeness("erase-again", str(tmp_path / "receipts"), "--yes").output
+
+
+def test_erasing_again_takes_no_forged_receipts(settings: Settings, account: Account, tmp_path: Path) -> None:
+    digest = sha256(account.id.encode()).hexdigest()
+    (tmp_path / "receipts").write_text(json.dumps({"scope": "account", "target_sha256": digest, "signature": "AAAA"}))
+    result = likeness("erase-again", str(tmp_path / "receipts"), "--yes")
+    assert (result.exit_code, "no receipt of this installation" in result.output) == (1, True)
+    assert likeness("scan", "--account", account.id).exit_code == 1
 
 
 def test_jobs_are_listed_tried_again_and_stopped(storage: Storage, world: World) -> None:
