@@ -96,6 +96,8 @@ class Settings(BaseSettings):
     overtake_s: float = Field(20.0, description="… and only while it has waited less than this.")
     max_images_per_portrait: int = Field(8, description="Pictures that one request may ask for.")
 
+    upscaler: str = Field("lanczos", description="'lanczos', or the path of a super-resolution network (safetensors; needs spandrel).")
+
     # Marks in every picture
     c2pa_certificate: Path | None = Field(
         None, description="PEM chain to sign Content Credentials (C2PA) with, the signer's first; none: unsigned."

@@ -68,6 +68,7 @@ class Mode(StrEnum):
     TWO_PASS = "two_pass"
     STACKED = "stacked"
     POSE = "pose"
+    UPSCALE = "upscale"  # of a picture that was made before; no style names it
 
 
 MIN_PHOTOS = 10

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -14,28 +12,20 @@ from PIL import Image
 from sqlalchemy.orm import Session
 
 from core.errors import JobFailed
-from core.words import Mode, PortraitStage
+from core.words import PortraitStage
 from diffusion.provenance import marked_png
 from inference.loaded import LoadedAdapter
+from inference.orders import Order, read_order
 from inference.previews import Show, data_url
-from inference.requests import RenderRequest, request_from
-from inference.scoring import score_likeness
+from inference.safety import ALL_REFUSED
+from inference.scoring import Picture, ranked, score_likeness
 from inference.state import RenderState, open_state
-from storage import keys, photos, portraits
+from inference.upscale import require_room
+from storage import keys, portraits
 from storage.jobs import Lease
-from storage.tables import Adapter, Photo, Portrait, PortraitImage
-from storage.wiring import Storage
+from storage.tables import Portrait, PortraitImage
 
 __all__ = ["RenderState", "open_state", "run_portrait"]
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a portrait's rows ask for."""
-
-    portrait: Portrait
-    adapter: Adapter | None
-    request: RenderRequest
 
 
 def run_portrait(state: RenderState, lease: Lease) -> None:
@@ -43,16 +33,17 @@ def run_portrait(state: RenderState, lease: Lease) -> None:
     began = time.monotonic()
     with lease.stage(PortraitStage.LOAD):
         order = read_order(state.storage, lease)
-        adapter = _load_adapter(state, order.adapter, lease)
+        state.safety.check_prompt(order.request.prompt)
+        adapters = _load_adapters(state, order, lease)
     with lease.stage(PortraitStage.RENDER):
         state.prefetcher.start(lease.job_id, order.adapter.id if order.adapter else None)
-        images = state.engine.render(order.request, adapter, progress_of(lease), on_preview=previews_of(lease))
+        images = _draw(state, order, adapters, lease)
         lease.progress(preview=None)
     with lease.stage(PortraitStage.SCORE):
-        scores = _score(state, order.adapter, images)
+        pictures = _judge(state, order, images)
     with lease.stage(PortraitStage.STORE):
-        rows = _store(order, images, scores, lease)
-    lease.metrics(**_account(state, time.monotonic() - began, scores))
+        rows = [_store(state, order.portrait, n, picture, lease) for n, picture in enumerate(pictures)]
+    lease.metrics(**_account(state, time.monotonic() - began, pictures), refused=len(images) - len(pictures))
     lease.finish(lambda session: add_images(session, rows))
 
 
@@ -61,37 +52,24 @@ def add_images(session: Session, rows: list[PortraitImage]) -> None:
         portraits.add_image(session, row)
 
 
-def read_order(storage: Storage, lease: Lease) -> Order:
-    """:class:`core.errors.JobFailed` if it was erased meanwhile; ``UserError`` if its parameters cannot be rendered."""
-    with storage.db.reader() as session:
-        portrait = session.get(Portrait, lease.target_id)
-        if portrait is None:
-            raise JobFailed("This portrait was erased.")
-        adapter = session.get(Adapter, portrait.adapter_id) if portrait.adapter_id else None
-        photo = _reference_photo(portrait, photos.usable(session, adapter.subject_id)) if adapter else None
-    reference = _open(storage, photo) if photo else None
-    return Order(portrait, adapter, request_from(portrait.prompt, portrait.seed, portrait.count, portrait.params, reference))
-
-
-def _reference_photo(portrait: Portrait, usable: list[Photo]) -> Photo | None:
-    """The photo that ``params["reference_photo"]`` names, else the subject's largest; None for a mode that draws from no photo."""
-    if portrait.params.get("mode") != Mode.REFERENCE or not usable:
-        return None
-    named = [photo for photo in usable if photo.id == portrait.params.get("reference_photo")]
-    return named[0] if named else max(usable, key=lambda photo: photo.width * photo.height)
-
-
-def _open(storage: Storage, photo: Photo) -> Image.Image:
-    with Image.open(io.BytesIO(storage.objects.get(photo.object_key))) as image:
-        return image.convert("RGB")
-
-
-def _load_adapter(state: RenderState, adapter: Adapter | None, lease: Lease) -> LoadedAdapter | None:
-    if adapter is None:
-        return None
-    loaded, tier = state.cache.ensure(adapter)
+def _load_adapters(state: RenderState, order: Order, lease: Lease) -> tuple[LoadedAdapter | None, LoadedAdapter | None]:
+    """The subject's and the style's, as far as there are any; enlarging needs neither."""
+    if order.source:
+        return None, None
+    style = state.styles.load(order.request.style_adapter) if order.request.style_adapter else None
+    if order.adapter is None:
+        return None, style
+    loaded, tier = state.cache.ensure(order.adapter)
     lease.metrics(adapter_from=tier)
-    return loaded
+    return loaded, style
+
+
+def _draw(state: RenderState, order: Order, adapters: tuple[LoadedAdapter | None, LoadedAdapter | None], lease: Lease) -> list[Image.Image]:
+    if order.source:
+        require_room(order.source)
+        return [state.upscaler(order.source)]
+    adapter, style = adapters
+    return state.engine.render(order.request, adapter, progress_of(lease), style=style, on_preview=previews_of(lease))
 
 
 def progress_of(lease: Lease) -> Callable[[int, int], None]:
@@ -110,36 +88,41 @@ def previews_of(lease: Lease) -> Show:
     return lambda picture: lease.progress(preview=data_url(picture))
 
 
-def _score(state: RenderState, adapter: Adapter | None, images: list[Image.Image]) -> list[float | None]:
-    return score_likeness(images, adapter.card, state.encoder) if adapter and adapter.card else [None] * len(images)
+def _judge(state: RenderState, order: Order, images: list[Image.Image]) -> list[Picture]:
+    """The pictures that the safety check leaves, with their likeness; the most alike first where the best of several was asked for."""
+    allowed = state.safety.allowed(images)
+    if not any(allowed):
+        raise JobFailed(ALL_REFUSED)
+    card = order.adapter.card if order.adapter else {}
+    kept = [(seed, image) for seed, image, good in zip(order.request.seeds, images, allowed, strict=True) if good]
+    scores = score_likeness([image for _, image in kept], card, state.encoder) if card else [None] * len(kept)
+    pictures = [Picture(seed, image, score) for (seed, image), score in zip(kept, scores, strict=True)]
+    return ranked(pictures) if order.best_first else pictures
 
 
-def _store(order: Order, images: list[Image.Image], scores: list[float | None], lease: Lease) -> list[PortraitImage]:
-    seeds = order.request.seeds
-    return [_store_one(order.portrait, n, seeds[n], image, scores[n], lease) for n, image in enumerate(images)]
-
-
-def _store_one(portrait: Portrait, n: int, seed: int, image: Image.Image, likeness: float | None, lease: Lease) -> PortraitImage:
-    key, png = keys.portrait_image(portrait.account_id, portrait.id, n, lease.fence), marked_png(image)
+def _store(state: RenderState, portrait: Portrait, n: int, picture: Picture, lease: Lease) -> PortraitImage:
+    key, png = keys.portrait_image(portrait.account_id, portrait.id, n, lease.fence), marked_png(picture.image)
+    if state.credentials:
+        png = state.credentials.sign(png, "image/png")
     lease.put(key, png, "image/png")
     return PortraitImage(
         account_id=portrait.account_id,
         portrait_id=portrait.id,
         n=n,
-        seed=seed,
+        seed=picture.seed,
         object_key=key,
         sha256=hashlib.sha256(png).hexdigest(),
-        width=image.width,
-        height=image.height,
-        likeness=likeness,
+        width=picture.image.width,
+        height=picture.image.height,
+        likeness=picture.likeness,
     )
 
 
-def _account(state: RenderState, seconds: float, scores: list[float | None]) -> dict[str, Any]:
+def _account(state: RenderState, seconds: float, pictures: list[Picture]) -> dict[str, Any]:
     """What the operator sees of one portrait: device time, its cost at the stated price, the mean likeness."""
     settings = state.settings
-    known = [score for score in scores if score is not None]
-    figures: dict[str, Any] = {"device": str(state.base.device), "device_seconds": round(seconds, 3), "images": len(scores)}
+    known = [picture.likeness for picture in pictures if picture.likeness is not None]
+    figures: dict[str, Any] = {"device": str(state.base.device), "device_seconds": round(seconds, 3), "images": len(pictures)}
     if settings.gpu_price_per_hour:
         figures |= {"cost": round(seconds / 3600 * settings.gpu_price_per_hour, 6), "currency": settings.currency}
     return figures | ({"likeness": round(fmean(known), 4)} if known else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,20 @@ from metrics.encoders import IdentityEncoder
 from metrics.identity import likeness, normalised
 
 log = get_logger("inference.scoring")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn picture with the seed that it came from and its likeness, where that can be told."""
+
+    seed: int
+    image: Image.Image
+    likeness: float | None
+
+
+def ranked(pictures: Sequence[Picture]) -> list[Picture]:
+    """The most alike first; those of unknown likeness last, and equals in the order of their seeds."""
+    return sorted(pictures, key=lambda picture: (picture.likeness is None, -(picture.likeness or 0.0), picture.seed))
 
 
 def score_likeness(images: Sequence[Image.Image], card: Mapping[str, Any], encoder: IdentityEncoder) -> list[float | None]:

@@ -7,12 +7,16 @@ from functools import cached_property, partial
 
 from core.settings import Settings
 from diffusion.control import add_control
+from diffusion.credentials import Credentials, credentials_of
 from diffusion.loading import BaseModel, load_base
 from inference.adapters import AdapterCache
 from inference.engine import Engine
 from inference.loaded import LoadedAdapter, read_adapter
 from inference.prefetch import Prefetcher
+from inference.safety import Safety, open_safety
+from inference.style_shelf import StyleShelf
 from inference.turns import Turns
+from inference.upscale import Upscaler, open_upscaler
 from metrics.encoders import IdentityEncoder, load_identity_encoder
 from storage.wiring import Storage
 
@@ -36,6 +40,22 @@ class RenderState:
     @cached_property
     def encoder(self) -> IdentityEncoder:
         return load_identity_encoder(self.settings.identity_encoder_path, self.base.device)
+
+    @cached_property
+    def styles(self) -> StyleShelf:
+        return StyleShelf(self.base, self.settings)
+
+    @cached_property
+    def safety(self) -> Safety:
+        return open_safety(self.settings, self.base.device)
+
+    @cached_property
+    def upscaler(self) -> Upscaler:
+        return open_upscaler(self.settings, self.base.device)
+
+    @cached_property
+    def credentials(self) -> Credentials | None:
+        return credentials_of(self.settings)
 
     @cached_property
     def turns(self) -> Turns:
