@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
+from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException
 
 from api.rendering import render
@@ -25,6 +26,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ServiceDown, _service_down)
+    app.add_exception_handler(IntegrityError, _changed_meanwhile)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -79,6 +81,13 @@ async def _service_down(request: Request, error: Exception) -> Response:
     log.warning("a server is down", path=request.url.path, error=str(error))
     detail = f"{str(error).split(':')[0]}. Nothing is lost; please try again in a minute."
     return answer(request, UserError("service/down", "Something that we need is not answering", detail, 503), {"Retry-After": "30"})
+
+
+async def _changed_meanwhile(request: Request, error: Exception) -> Response:
+    """Two requests met in the database, such as one that adds to a subject and one that erases it."""
+    log.warning("rows changed meanwhile", path=request.url.path, error=str(getattr(error, "orig", error)).partition("\n")[0])
+    detail = "Something that this refers to was erased or changed at the same moment. Reload, then try again if it is still there."
+    return answer(request, UserError("conflict/changed", "This changed meanwhile", detail, 409))
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

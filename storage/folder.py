@@ -79,10 +79,8 @@ class FolderStore:
         folder = self.root / prefix.rpartition("/")[0]
         if not folder.resolve().is_relative_to(self.root.resolve()):
             raise ValueError(f"unsafe prefix {prefix!r}")
-        for path in sorted(folder.rglob("*")):
-            key = path.relative_to(self.root).as_posix()
-            if key.startswith(prefix) and path.is_file():
-                yield key
+        files = (Path(place, name) for place, _folders, names in os.walk(folder) for name in names)  # a folder that vanishes is skipped
+        return (key for key in sorted(file.relative_to(self.root).as_posix() for file in files) if key.startswith(prefix))
 
     def erase(self, what: str | Iterable[str]) -> Erased:
         with _as_service_down():

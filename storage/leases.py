@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from core.errors import JobCanceled, LeaseLost, ServiceDown, WorkerStopping
@@ -128,6 +129,9 @@ class Lease:
                 yield session
                 session.flush()
                 self._finish(session)
+        except IntegrityError:  # what its rows refer to was erased while they were written
+            self._look_and_raise()
+            raise
         finally:
             self._ending = False
 

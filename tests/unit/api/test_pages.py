@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.exc import IntegrityError
 
 from storage.wiring import Storage
 from tests.unit.api.conftest import sign_in
@@ -104,3 +106,15 @@ def test_static_files_are_kept_by_their_digest(client: TestClient) -> None:
     address = re.search(r'href="(/static/likeness\.css\?v=\w+)"', client.get("/").text)
     assert address
     assert "immutable" in client.get(address[1]).headers["cache-control"]
+
+
+def test_two_requests_that_meet_are_told_so_and_not_a_fault(customer: Customer) -> None:
+    """As when one adds a portrait while another erases its adapter: the database refuses the row."""
+
+    def meet(request: Any) -> None:
+        raise IntegrityError("INSERT …", {}, Exception('violates foreign key constraint "fk_portraits_adapter_id"\nDETAIL: …'))
+
+    customer.client.app.router.add_route("/v1/meet", meet)  # type: ignore[attr-defined]
+    answer = customer.client.get("/v1/meet")
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:likeness:conflict/changed")
+    assert "fk_portraits" not in answer.text
