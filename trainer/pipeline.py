@@ -76,10 +76,12 @@ def train(
     *,
     on_curated: Callable[[Curated], None] = lambda curated: None,
     on_saved: Callable[[Path], None] = lambda path: None,
+    between_steps: Callable[[], None] = lambda: None,
 ) -> TrainedAdapter:
     """Photos → ``adapter.safetensors`` and ``card.json`` in ``folder``, whose checkpoints it resumes from.
 
-    ``on_curated`` gets the findings as soon as they are known; ``on_saved`` every checkpoint file as it is written.
+    ``on_curated`` gets the findings as soon as they are known; ``on_saved`` every checkpoint file as it is written. ``between_steps`` is
+    called after every optimizer step, also of those that are not reported.
     """
     with watch.stage(TrainingStage.CURATE):
         curated = curate(photos, bench.identity, run.min_photos)
@@ -92,7 +94,7 @@ def train(
         cache = _encode(bench, learned, captions, run, watch)
         class_pictures = class_cache(bench, run.words.class_word, run.recipe, watch.check)
     with watch.stage(TrainingStage.FIT):
-        candidates = _fit(bench, cache, class_pictures, run, folder, watch, on_saved)
+        candidates = _fit(bench, cache, class_pictures, run, folder, watch, on_saved, between_steps)
     with watch.stage(TrainingStage.SELECT):
         selection = _select(bench, candidates, reals, run, watch)
     reference = reals.embeds.mean(0).tolist()
@@ -133,6 +135,7 @@ def _fit(
     folder: Path,
     watch: Watch,
     on_saved: Callable[[Path], None],
+    between_steps: Callable[[], None],
 ) -> dict[int, Path]:
     identity = {
         "recipe": run.recipe.model_dump(mode="json"),
@@ -155,6 +158,7 @@ def _fit(
         class_cache=class_pictures,
         on_step=on_step,
         on_saved=on_saved,
+        between_steps=between_steps,
         seats=bench.seats,
     )
 
