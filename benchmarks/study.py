@@ -1,11 +1,12 @@
 """Which settings of the recipe matter: one factor at a time around the shipped recipe, on unseen subjects of the drawn world.
 
-    python -m benchmarks.study --device cuda --workers 14 --subjects 6 --seeds 2 --within 420 --json FILE --plot PICTURE
+    python -m benchmarks.study --device cuda --workers 8 --subjects 8 --seeds 3 --within 420 --json FILE --plot PICTURE
     python -m benchmarks.study --read FILE --plot PICTURE      # the table and the plot again
 
 Every arm is fitted on the same photos with the same seeds as the shipped recipe, and judged on the same prompts and seeds: likeness I
 (0 = base model, 1 = photos that were held out), prompt fidelity P (of the base model's) and leaks. No checkpoint is chosen: the last step
 counts, so that a factor cannot hide behind the selection. Differences are paired by subject and seed; intervals resample subjects.
+An arm's subjects are fitted in one pass, which gives each what it would have alone.
 """
 
 from __future__ import annotations
@@ -14,15 +15,14 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from datetime import UTC, datetime
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study_cells import FACTORS, Cell, Drawn, cells_of, open_worker, run_cell, worker_surroundings
+from benchmarks.study_cells import FACTORS, Cell, Drawn, open_worker, run_together, tasks_of, worker_surroundings
 from benchmarks.study_report import draw_plot, markdown, summarise
 from miniature.world import KINDS, UNSEEN_SEED_START
 from miniature.world.photos import draw_photo_set
@@ -34,9 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = _parser().parse_args(arguments)
     result = json.loads(asked.read.read_text(encoding="utf-8")) if asked.read else measure(asked)
     result["summary"] = summarise(result["rows"])
-    if asked.json:
-        asked.json.parent.mkdir(parents=True, exist_ok=True)
-        asked.json.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    save(asked.json, result)
     if asked.plot:
         asked.plot.parent.mkdir(parents=True, exist_ok=True)
         draw_plot(result["summary"], asked.plot)
@@ -44,28 +42,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(asked: argparse.Namespace) -> dict[str, Any]:
+    """Everything but the summary; what there is so far is saved after every pass."""
     began = time.monotonic()
+    result: dict[str, Any] = {"what": "study", "measured_at": datetime.now(UTC).isoformat(timespec="seconds"), "workers": asked.workers}
     with tempfile.TemporaryDirectory() as scratch:
         drawn = draw_subjects(asked.subjects, asked.photos, Path(scratch))
-        cells = [
-            cell
-            for seed in range(asked.seeds)
-            for subject in drawn
-            for cell in cells_of(subject, seed, _chosen(asked.factors), asked.steps)
-        ]
+        tasks = tasks_of(drawn, asked.seeds, _chosen(asked.factors), asked.steps, asked.together)
+        result |= {"planned": sum(map(len, tasks)), "together": asked.together}
         pool = ProcessPoolExecutor(asked.workers, get_context("spawn"), open_worker, (asked.device, asked.precision, asked.threads))
         with pool:
-            where = pool.submit(worker_surroundings).result()
-            rows = run_all(pool, cells, began + asked.within if asked.within else None, asked.workers)
-    return {
-        "what": "study",
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.monotonic() - began, 1),
-        "workers": asked.workers,
-        "planned": len(cells),
-        **where,
-        "rows": rows,
-    }
+            result |= pool.submit(worker_surroundings).result()
+            result["rows"] = []
+            for rows in run_all(pool, tasks, began + asked.within if asked.within else None, asked.workers):
+                result["rows"] += rows
+                result["seconds"] = round(time.monotonic() - began, 1)
+                save(asked.json, result)
+                _tell(rows, len(result["rows"]), result["planned"])
+    return result
+
+
+def save(path: Path | None, result: Mapping[str, Any]) -> None:
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def draw_subjects(count: int, photos: int, folder: Path) -> list[Drawn]:
@@ -78,29 +77,21 @@ def draw_subjects(count: int, photos: int, folder: Path) -> list[Drawn]:
     return drawn
 
 
-def run_all(pool: ProcessPoolExecutor, cells: Sequence[Cell], deadline: float | None, workers: int) -> list[dict[str, Any]]:
-    """Cells in order, none begun after the deadline (of the monotonic clock); rows as they come."""
-    rows: list[dict[str, Any]] = []
-    waiting, running = list(cells), set[Future]()
+def run_all(pool: ProcessPoolExecutor, tasks: Sequence[list[Cell]], deadline: float | None, workers: int) -> Iterator[list[dict[str, Any]]]:
+    """Rows of each task as it ends; tasks begin in order, and none after the deadline (of the monotonic clock)."""
+    waiting, running = list(tasks), set[Future]()
     while waiting or running:
-        late = deadline is not None and time.monotonic() > deadline
-        while waiting and not late and len(running) < workers:
-            running.add(pool.submit(partial(run_cell, waiting.pop(0))))
-        if late:
+        if deadline is not None and time.monotonic() > deadline:
             waiting.clear()
+        while waiting and len(running) < workers:
+            running.add(pool.submit(run_together, waiting.pop(0)))
         done, running = wait(running, return_when=FIRST_COMPLETED) if running else (set(), set())
-        for future in done:
-            rows.append(future.result())
-            _tell(rows[-1], len(rows), len(cells))
-    return rows
+        yield from (future.result() for future in done)
 
 
-def _tell(row: Mapping[str, Any], done: int, of: int) -> None:
-    print(
-        f"{time.strftime('%H:%M:%S')} {done}/{of} {row['subject']} seed {row['seed']} {row['arm']}: I {row['likeness']} P {row['fidelity']}"
-        f" {row['fit_s']} s",
-        flush=True,
-    )
+def _tell(rows: Sequence[Mapping[str, Any]], done: int, of: int) -> None:
+    first, likeness = rows[0], ", ".join(f"{row['subject']} {row['likeness']}" for row in rows)
+    print(f"{time.strftime('%H:%M:%S')} {done}/{of} {first['arm']} seed {first['seed']}, {first['fit_s']} s each: I {likeness}", flush=True)
 
 
 def _chosen(names: Sequence[str]) -> dict[str, Sequence[Any]]:
@@ -114,7 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--photos", type=int, default=15, help="photos of each subject, three of which are only measured with")
     parser.add_argument("--factors", nargs="*", default=[], choices=list(FACTORS), help="default: all")
     parser.add_argument("--steps", type=int, default=0, help="shorten the shipped recipe (for a dry run); 0: as it is")
-    parser.add_argument("--workers", type=int, default=1, help="trainings at the same time")
+    parser.add_argument("--workers", type=int, default=1, help="processes at the same time")
+    parser.add_argument("--together", type=int, default=8, help="subjects fitted in one pass")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each worker")
     parser.add_argument("--within", type=float, default=0, help="begin no training after so many seconds; 0: no limit")
     parser.add_argument("--device", default="auto")

@@ -25,10 +25,11 @@ from trainer.bench import Bench, Scores
 from trainer.caches import CaptionedPhoto, TrainingCache, build_cache
 from trainer.captions import SubjectWords, caption_photos
 from trainer.checkpoints import CheckpointFolder
-from trainer.fit import fit
+from trainer.fit import Fitting, fit_together
 from trainer.loading import load_bench
 from trainer.losses import FitDiverged
 from trainer.masks import subject_mask
+from trainer.member import FitOrder
 from trainer.photos import from_images
 from trainer.preservation import class_cache
 from trainer.recipe import Recipe
@@ -85,16 +86,28 @@ class Subject:
     ceiling: float
 
 
-def cells_of(subject: Drawn, seed: int, factors: Mapping[str, Sequence[Any]], steps: int) -> Iterator[Cell]:
-    """The shipped recipe first: whatever time leaves undone, each training that was done has its pair."""
+def tasks_of(subjects: Sequence[Drawn], seeds: int, factors: Mapping[str, Sequence[Any]], steps: int, together: int) -> list[list[Cell]]:
+    """Arms in turn, seed by seed, each arm's subjects ``together`` in one pass. The shipped recipe first: whatever time leaves undone,
+    each training that was done has its pair. ``steps``: instead of the shipped number, if not 0."""
+    groups = [subjects[start : start + together] for start in range(0, len(subjects), together)]
+    return [
+        [Cell(subject, seed, factor, value, changes) for subject in group]
+        for seed in range(seeds)
+        for factor, value, changes in arms_of(factors, steps)
+        for group in groups
+    ]
+
+
+def arms_of(factors: Mapping[str, Sequence[Any]], steps: int = 0) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Factor, value and changes to the recipe of each arm; the shipped recipe has no factor."""
     shortened = {"steps": steps} if steps else {}
-    yield Cell(subject, seed, "", None, shortened)
+    yield "", None, shortened
     own = shipped_recipe()
     for factor, values in factors.items():
         shipped = 1.0 if factor == "steps" else own[factor]
         for value in values:
             if value != shipped:
-                yield Cell(subject, seed, factor, value, shortened | _change(factor, value, steps or own["steps"]))
+                yield factor, value, shortened | _change(factor, value, steps or own["steps"])
 
 
 def _change(factor: str, value: Any, steps: int) -> dict[str, Any]:
@@ -129,22 +142,41 @@ def worker_surroundings() -> dict[str, Any]:
     return surroundings(_bench)
 
 
-def run_cell(cell: Cell) -> dict[str, Any]:
-    """A row: the arm, its figures (None where the fit was stopped as diverged), seconds and megabytes."""
-    subject = subject_of(cell.subject)
-    recipe = Recipe.for_run(len(subject.learned), _bench.base, {**cell.changes, "candidates": (1.0,), "checkpoint_every": 100_000})
-    row = {"arm": cell.arm, "factor": cell.factor, "value": cell.value, "subject": cell.subject.name, "seed": cell.seed}
-    words = SubjectWords(TRIGGER_TOKEN, CLASS_WORDS[SubjectKind(cell.subject.kind)])
-    cache_ = cached_photos(cell.subject, recipe.resolution, recipe.background_weight < 1)
-    extra = class_cache(_bench, words.class_word, recipe)
-    began = time.perf_counter()
+def run_together(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """A row for each cell of one arm: its figures (None where the fit was stopped as diverged), seconds of its share, megabytes."""
+    subjects = [subject_of(cell.subject) for cell in cells]
+    own = {"candidates": (1.0,), "checkpoint_every": 100_000}
+    recipes = [Recipe.for_run(len(s.learned), _bench.base, {**cell.changes, **own}) for cell, s in zip(cells, subjects, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            adapter = fit(_bench.base, cache_, recipe, CheckpointFolder(Path(folder), {}), seed=cell.seed, class_cache=extra)[recipe.steps]
-        except FitDiverged as error:
-            return row | {"likeness": None, "fidelity": None, "leak_rate": None, "diverged": str(error), "fit_s": _since(began)}
-        fit_s = _since(began)
-        return row | judge(adapter, subject, words, recipe) | {"fit_s": fit_s, "size_mb": round(adapter.stat().st_size / 1e6, 2)}
+        orders = [_order(cell, recipe, Path(folder) / str(n)) for n, (cell, recipe) in enumerate(zip(cells, recipes, strict=True))]
+        began = time.perf_counter()
+        fittings = fit_together(_bench.base, orders)
+        fit_s = round((time.perf_counter() - began) / len(cells), 2)
+        parts = zip(cells, subjects, recipes, fittings, strict=True)
+        return [_row(cell) | {"fit_s": fit_s} | _outcome(cell, subject, recipe, fitting) for cell, subject, recipe, fitting in parts]
+
+
+def _order(cell: Cell, recipe: Recipe, folder: Path) -> FitOrder:
+    photos = cached_photos(cell.subject, recipe.resolution, recipe.background_weight < 1)
+    extra = class_cache(_bench, _words(cell.subject.kind).class_word, recipe)
+    return FitOrder(photos, recipe, CheckpointFolder(folder, {}), cell.seed, extra)
+
+
+def _row(cell: Cell) -> dict[str, Any]:
+    return {"arm": cell.arm, "factor": cell.factor, "value": cell.value, "subject": cell.subject.name, "seed": cell.seed}
+
+
+def _outcome(cell: Cell, subject: Subject, recipe: Recipe, fitting: Fitting) -> dict[str, Any]:
+    if isinstance(fitting.error, FitDiverged):
+        return {"likeness": None, "fidelity": None, "leak_rate": None, "diverged": str(fitting.error)}
+    if fitting.error:
+        raise fitting.error
+    adapter = fitting.candidates[recipe.steps]
+    return judge(adapter, subject, _words(cell.subject.kind), recipe) | {"size_mb": round(adapter.stat().st_size / 1e6, 2)}
+
+
+def _words(kind: str) -> SubjectWords:
+    return SubjectWords(TRIGGER_TOKEN, CLASS_WORDS[SubjectKind(kind)])
 
 
 def judge(adapter: Path, subject: Subject, words: SubjectWords, recipe: Recipe) -> dict[str, Any]:
@@ -173,9 +205,8 @@ def _figures(images: list[Image.Image], scores: Scores, base: Scores, subject: S
 def subject_of(drawn: Drawn) -> Subject:
     photos = [Image.open(path).convert("RGB") for path in sorted(drawn.folder.glob("*.jpg"))]
     learned, held_out = photos[:-HELD_OUT], photos[-HELD_OUT:]
-    words = SubjectWords(TRIGGER_TOKEN, CLASS_WORDS[SubjectKind(drawn.kind)])
     training = from_images(learned)
-    captions = caption_photos(training, words, _bench.text_image)
+    captions = caption_photos(training, _words(drawn.kind), _bench.text_image)
     embeds = _bench.identity.embed(learned)
     ceiling = likeness(_bench.identity.embed(held_out), embeds).mean().item()
     return Subject(drawn, learned, captions, [photo.key for photo in training], embeds, ceiling)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.study_cells import FACTORS, SHIPPED, Drawn, cells_of, shipped_recipe
+from benchmarks.study_cells import FACTORS, SHIPPED, Drawn, arms_of, shipped_recipe, tasks_of
 from benchmarks.study_report import draw_plot, markdown, summarise
 from trainer.recipe import Recipe
 
@@ -18,13 +18,22 @@ EMPTY = {"likeness": None, "fidelity": None, "leak_rate": None, "diverged": "why
 
 
 def test_the_shipped_recipe_comes_first_and_every_arm_changes_one_thing() -> None:
-    cells = list(cells_of(Drawn("cat-1", "cat", Path()), 0, FACTORS, 0))
-    assert cells[0].arm == SHIPPED and cells[0].changes == {}
-    assert len({cell.arm for cell in cells}) == len(cells)
+    arms = list(arms_of(FACTORS))
+    assert arms[0] == ("", None, {})
     own = shipped_recipe()
-    for cell in cells[1:]:
-        changed = {name for name, value in Recipe(**{**own, **cell.changes}).model_dump().items() if value != own[name]}
-        assert changed == ({"rank", "alpha"} if cell.factor == "rank" else {cell.factor})
+    for factor, _, changes in arms[1:]:
+        changed = {name for name, value in Recipe(**{**own, **changes}).model_dump().items() if value != own[name]}
+        assert changed == ({"rank", "alpha"} if factor == "rank" else {factor})
+
+
+def test_a_task_is_one_arm_on_several_subjects_with_one_seed() -> None:
+    drawn = [Drawn(f"cat-{n}", "cat", Path()) for n in range(5)]
+    tasks = tasks_of(drawn, 2, FACTORS, 0, together=3)
+    assert [len(task) for task in tasks[:2]] == [3, 2]
+    assert {cell.arm for task in tasks[:2] for cell in task} == {SHIPPED}
+    assert all(len({(cell.arm, cell.seed) for cell in task}) == 1 for task in tasks)
+    cells = [(cell.arm, cell.seed, cell.subject) for task in tasks for cell in task]
+    assert len(set(cells)) == len(cells) == 5 * 2 * len(list(arms_of(FACTORS)))
 
 
 def test_every_factor_is_tried_beside_its_shipped_value() -> None:
