@@ -69,6 +69,7 @@ def run_training(state: TrainerState, lease: Lease) -> None:
             HostingWatch(lease, state.guest) if state.guest else lease,
             on_curated=lambda curated: record_findings(storage, order, curated),
             on_saved=keeper.keep,
+            between_steps=state.guest or (lambda: None),
         )
         with lease.stage(TrainingStage.STORE):
             adapter = store(lease, order, trained)
