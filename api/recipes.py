@@ -13,3 +13,5 @@ class RecipeOverrides(BaseModel):
     alpha: int | None = Field(None, ge=1, le=256)
     learning_rate: float | None = Field(None, gt=0, le=1e-2)
     batch_size: int | None = Field(None, ge=1, le=16)
+    background_weight: float | None = Field(None, ge=0, le=1, description="Weight of what is around the subject; below 1: masks.")
+    class_preservation: float | None = Field(None, ge=0, le=10, description="Weight of the base's pictures of the class; twice the work.")

@@ -1,5 +1,6 @@
 import pytest
 
+from api.recipes import RecipeOverrides
 from core.errors import UserError
 from diffusion.loading import BaseModel
 from trainer.recipe import Recipe
@@ -40,3 +41,17 @@ def test_the_learning_rate_warms_up_and_then_follows_its_schedule() -> None:
     cosine = recipe.model_copy(update={"lr_schedule": "cosine"})
     assert learning_rate(cosine, 50) == pytest.approx(0.55e-3)
     assert learning_rate(cosine, 99) == pytest.approx(1e-4, rel=0.01)
+
+
+def test_what_clients_may_change_is_of_the_recipe() -> None:
+    most = {
+        "steps": 10_000,
+        "rank": 128,
+        "alpha": 256,
+        "learning_rate": 1e-2,
+        "batch_size": 16,
+        "background_weight": 1,
+        "class_preservation": 10,
+    }
+    assert set(most) == set(RecipeOverrides.model_fields)
+    assert Recipe(**RecipeOverrides(**most).model_dump()).rank == 128
