@@ -12,15 +12,8 @@ from core.errors import UserError
 from diffusion import lora
 from diffusion.export import FORMATS, export, export_file
 from diffusion.families.flux1 import Flux1
+from diffusion.families.flux2_klein import Flux2Klein
 from tests.tiny_klein import build_tiny_klein
-
-KLEIN_LAYERS = (
-    *(f"transformer_blocks.0.attn.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj")),
-    *(f"transformer_blocks.0.{side}.linear_{end}" for side in ("ff", "ff_context") for end in ("in", "out")),
-    "transformer_blocks.0.attn.to_add_out",
-    "single_transformer_blocks.0.attn.to_qkv_mlp_proj",
-    "single_transformer_blocks.0.attn.to_out",
-)
 
 Pipeline = FluxPipeline | Flux2KleinPipeline
 
@@ -89,7 +82,7 @@ def klein_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_klein_exports_give_identical_pixels(klein_folder: Path, tmp_path: Path, file_format: str) -> None:
     transformer = Flux2KleinPipeline.from_pretrained(klein_folder).transformer
-    state = adapter(transformer, list(KLEIN_LAYERS))
+    state = adapter(transformer, Flux2Klein().lora_modules(transformer, "blocks"))
     bare, ours, theirs = pictures(lambda: Flux2KleinPipeline.from_pretrained(klein_folder), state, file_format, tmp_path)
     assert theirs == ours != bare
 
