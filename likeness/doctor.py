@@ -58,5 +58,5 @@ def _shown(console: Console, findings: Iterable[Finding]) -> Iterable[Finding]:
     for finding in findings:
         fix = f"  → {finding.fix}" if finding.fix else ""
         console.print(f"{SHOWN[finding.level]} {finding.what:13} ", end="")
-        console.print(f"{finding.said}{fix}", soft_wrap=True, markup=False)
+        console.print(f"{' '.join(finding.said.split())}{fix}", soft_wrap=True, markup=False)  # servers say things in several lines
         yield finding
