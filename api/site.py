@@ -53,7 +53,7 @@ def base_card(path: str) -> BaseCard:
     if "licence" in facts:
         title = facts.get("title") or Path(path).name
         return BaseCard(title, facts["licence"], _text(facts.get("notes", "")), facts.get("url", ""), facts.get("commercial"))
-    known = _known_bases().get(path.lower())
+    known = {name.lower(): card for name, card in known_bases().items()}.get(path.lower())
     return known or BaseCard(title=Path(path).name, licence=_licence_in_readme(Path(path) / "README.md"))
 
 
@@ -62,9 +62,10 @@ def _text(notes: str | list[str]) -> str:
 
 
 @cache
-def _known_bases() -> dict[str, BaseCard]:
+def known_bases() -> dict[str, BaseCard]:
+    """By hub id."""
     rows = tomllib.loads(KNOWN_BASES.read_text(encoding="utf-8"))["base"]
-    return {row.pop("id").lower(): BaseCard(**row) for row in rows}
+    return {row.pop("id"): BaseCard(**row) for row in rows}
 
 
 def _licence_in_readme(readme: Path) -> str:

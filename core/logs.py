@@ -25,7 +25,7 @@ _REPLACEMENTS = (
     (re.compile(r"(/v1/(?:objects|uploads)/)[\w.~-]+"), r"\1[hidden]"),
     (re.compile(r"\blk_[A-Za-z0-9_-]{8,}"), "lk_[hidden]"),
 )
-_QUIET = ("httpx", "httpcore", "botocore", "boto3", "s3transfer", "urllib3", "PIL", "alembic")
+_QUIET = ("httpx", "httpx2", "httpcore", "httpcore2", "botocore", "boto3", "s3transfer", "urllib3", "PIL", "alembic")
 
 
 def set_up_logs(level: str = "INFO", as_json: bool = False) -> None:

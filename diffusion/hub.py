@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
-from diffusers import DiffusionPipeline
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+import httpx2  # what huggingface_hub speaks HTTP with; its errors come through as they are
+from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
 
 from core.errors import UserError
+
+HUB_ERRORS = (ValueError, OSError, httpx2.HTTPError)
 
 
 def fetch(path: str, revision: str | None = None) -> Path:
@@ -18,15 +20,27 @@ def fetch(path: str, revision: str | None = None) -> Path:
         return folder
     if folder.is_absolute() or path.startswith((".", "~")):
         raise UserError("base-model/no-such-folder", "No such folder", f"{path} is not a folder: set LIKENESS_BASE_MODEL.")
+    from diffusers import DiffusionPipeline
+
     try:
         return Path(DiffusionPipeline.download(path, revision=revision, use_safetensors=True))
-    except (ValueError, OSError, httpx.HTTPError) as error:
+    except HUB_ERRORS as error:
         raise advice(path, error) from error
 
 
+TELLING = (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, HFValidationError, OfflineModeIsEnabled)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
 def advice(path: str, error: Exception) -> UserError:
-    """What the operator can do. diffusers wraps the hub's error in an OSError: what counts is its cause."""
-    match error.__cause__ or error:
+    """What the operator can do. diffusers wraps the hub's error, and the hub's own wraps that of the connection: what says most counts."""
+    chain = list(_causes(error))
+    match next((one for one in chain if isinstance(one, TELLING)), chain[-1]):
         case GatedRepoError():
             fix = f"Accept its licence at https://huggingface.co/{path}, then set HF_TOKEN to a token of that account."
             return UserError("base-model/gated", f"{path} is gated", fix)
@@ -35,6 +49,9 @@ def advice(path: str, error: Exception) -> UserError:
             return UserError("base-model/not-found", f"No such base model: {path}", fix)
         case HFValidationError() | ValueError() as wrong:
             return UserError("base-model/bad-name", f"Not a base model: {path}", f"Give a folder or a hub id. ({wrong})")
+        case OfflineModeIsEnabled():
+            fix = "HF_HUB_OFFLINE is set: unset it for a download, or give a folder."
+            return UserError("base-model/unreachable", f"{path} is not in the cache and the hub may not be asked", fix)
         case other:
             fix = f"Check the network, download it elsewhere, or give a folder. ({type(other).__name__})"
             return UserError("base-model/unreachable", f"{path} is not in the cache and the hub cannot be reached", fix)
