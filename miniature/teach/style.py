@@ -25,8 +25,9 @@ from miniature.teach.accept import to_pictures
 from miniature.world.colour import luminance
 from trainer.caches import CaptionedPhoto, build_cache
 from trainer.checkpoints import CheckpointFolder
-from trainer.fit import StepReport, fit
+from trainer.fit import fit
 from trainer.recipe import Recipe
+from trainer.reports import StepReport
 
 NAME, WORDS = "blueprint", "a blueprint"
 PICTURES = 24  # eight subjects a kind, each in a scene of its own: as few as style adapters are usually made from
