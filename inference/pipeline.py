@@ -22,6 +22,7 @@ from inference.scoring import Picture, ranked, score_likeness
 from inference.state import RenderState, open_state
 from inference.upscale import require_room
 from storage import keys, portraits
+from storage.accounting import bill
 from storage.jobs import Lease
 from storage.tables import Portrait, PortraitImage
 
@@ -120,9 +121,6 @@ def _store(state: RenderState, portrait: Portrait, n: int, picture: Picture, lea
 
 def _account(state: RenderState, seconds: float, pictures: list[Picture]) -> dict[str, Any]:
     """What the operator sees of one portrait: device time, its cost at the stated price, the mean likeness."""
-    settings = state.settings
     known = [picture.likeness for picture in pictures if picture.likeness is not None]
-    figures: dict[str, Any] = {"device": str(state.base.device), "device_seconds": round(seconds, 3), "images": len(pictures)}
-    if settings.gpu_price_per_hour:
-        figures |= {"cost": round(seconds / 3600 * settings.gpu_price_per_hour, 6), "currency": settings.currency}
+    figures = bill(state.settings, str(state.base.device), seconds) | {"images": len(pictures)}
     return figures | ({"likeness": round(fmean(known), 4)} if known else {})

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from core.settings import Settings
 from core.words import JobState
+from storage.accounting import cost_of, device_seconds
 from storage.tables import Job, Total, now
 from storage.wiring import Storage
 
@@ -69,11 +70,6 @@ def read(storage: Storage) -> dict[tuple[str, str], float]:
         return {(row.name, row.labels): row.value for row in session.scalars(select(Total))}
 
 
-def device_seconds(metrics: Mapping[str, Any]) -> float:
-    """How long a job held its worker's device, over all attempts: each worker owns one and does one job at a time."""
-    return float(sum(metrics.get("seconds", {}).values()))
-
-
 def _amounts(job: Job, settings: Settings) -> Iterator[tuple[tuple[str, str], float]]:
     """What one job adds."""
     metrics = job.metrics or {}
@@ -96,10 +92,10 @@ def _seconds(job: Job, before: Mapping[str, float], settings: Settings) -> Itera
     kind, metrics = job.kind, job.metrics or {}
     for stage, seconds in metrics.get("seconds", {}).items():
         yield (STAGE_SECONDS, _labels(kind=kind, stage=stage)), max(0.0, seconds - before.get(stage, 0.0))
-    held = max(0.0, device_seconds(metrics) - device_seconds({"seconds": before}))
+    held = max(0.0, device_seconds(metrics.get("seconds", {})) - device_seconds(before))
     yield (DEVICE_SECONDS, _labels(kind=kind, device=str(metrics.get("device", "unknown")).partition(":")[0])), held
     if settings.gpu_price_per_hour:
-        yield (COST, _labels(kind=kind, currency=settings.currency)), held / 3600 * settings.gpu_price_per_hour
+        yield (COST, _labels(kind=kind, currency=settings.currency)), cost_of(settings, held)
     if job.started_at and job.completed_at and not before:  # the pause before an operator's retry is nobody's wait
         yield (WAIT_SECONDS, _labels(kind=kind)), (job.started_at - job.created_at).total_seconds()
         yield (RUN_SECONDS, _labels(kind=kind)), (job.completed_at - job.started_at).total_seconds()

@@ -19,6 +19,7 @@ from core.logs import get_logger
 from core.settings import Settings
 from core.words import TrainingStage
 from storage import adapters, keys, mails, photos
+from storage.accounting import bill, device_seconds
 from storage.jobs import Lease
 from storage.tables import Account, Adapter, Photo, Subject, Training
 from storage.wiring import Storage
@@ -61,6 +62,7 @@ def run_training(state: TrainerState, lease: Lease) -> None:
         fetch_checkpoints(storage, order, folder)
         keeper = CheckpointKeeper(lease, order)
         bench = state.bench()
+        lease.metrics(device=str(bench.base.device))
         trained = train(
             bench,
             fetch_photos(storage, order),
@@ -73,6 +75,7 @@ def run_training(state: TrainerState, lease: Lease) -> None:
         )
         with lease.stage(TrainingStage.STORE):
             adapter = store(lease, order, trained)
+        lease.metrics(**bill(storage.settings, str(bench.base.device), device_seconds(lease.all_metrics()["seconds"])))
         finish(lease, order, adapter)
     with suppress(ServiceDown):  # then the scheduler's sweep does it
         storage.objects.erase(order.prefix)

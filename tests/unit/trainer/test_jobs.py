@@ -87,6 +87,8 @@ def test_a_training_ends_with_adapter_card_row_link_and_mail(storage: Storage, s
         ended = session.get_one(Job, job.id)
     assert ended.state == JobState.SUCCEEDED
     assert list(ended.metrics["seconds"]) == ["curate", "caption", "encode", "fit", "select", "store"]
+    assert ended.metrics["device_seconds"] == pytest.approx(sum(ended.metrics["seconds"].values()), abs=0.01)
+    assert ended.metrics["device"] == "cpu"
     assert (mail.template, mail.to, mail.context["adapter_id"]) == ("training_done", "ada@example.com", adapter.id)
     assert storage.objects.size(adapter.object_key) == adapter.size_bytes
     assert storage.objects.exists(keys.adapter_card(training.account_id, adapter.id))
