@@ -12,13 +12,11 @@ from pathlib import Path
 
 import torch
 
-from diffusion.devices import training_attention
 from diffusion.loading import BaseModel
 from trainer.caches import TrainingCache
 from trainer.checkpoints import CheckpointFolder
 from trainer.member import FitOrder, Member, OnSaved, OnStep
 from trainer.memory import MemoryPlan
-from trainer.passes import Passes
 from trainer.recipe import Recipe
 from trainer.seats import Seats
 from trainer.world import World
@@ -77,22 +75,20 @@ class _Group:
     def __init__(self, base: BaseModel, orders: Sequence[FitOrder], seats: Seats) -> None:
         first = orders[0].recipe
         self.base, self.world = base, World.open(base)
-        self.training = seats.training(first)
-        self.passes = Passes(base, self.training)
+        self.training, self.passes = seats.training(first), seats.passes(first)
         self.micro_batches = first.gradient_accumulation_steps
         self.fittings = [Fitting() for _ in orders]
         self.members = [Member(base, self.training, slot, order, self.world) for slot, order in enumerate(orders)]
         self.training.publish()
         self.training.zero_gradients()
         self.read_every = READ_EVERY if base.device.type == "cuda" else 1
-        self.plan = MemoryPlan(base, first, sum(map(_tokens, self.members)), self._tell)
+        self.plan = MemoryPlan(base, first, sum(map(_tokens, self.members)), self.passes.release, self._tell)
 
     def run(self, between_steps: Callable[[], None]) -> list[Fitting]:
         try:
-            with training_attention(self.base.device):
-                while active := [member for member in self.members if not member.done and not self.fittings[member.slot].error]:
-                    self._step(active)
-                    between_steps()
+            while active := [member for member in self.members if not member.done and not self.fittings[member.slot].error]:
+                self._step(active)
+                between_steps()
             self.world.wait()
         finally:
             self.plan.close()
@@ -125,7 +121,6 @@ class _Group:
                 self.training.zero_gradients()
                 if self.world.size > 1 or not self.plan.step_down():
                     raise
-            self.passes.release()
 
     def _accumulate(self, active: Sequence[Member]) -> dict[int, tuple[torch.Tensor, float]]:
         sums = {member.slot: (torch.zeros((), device=self.base.device), 0.0) for member in active}

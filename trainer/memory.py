@@ -3,71 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from core.logs import get_logger
-from diffusion.devices import GIB_HEADROOM, free_memory
+from diffusion.checkpointing import blocks_to_checkpoint, set_checkpointing
+from diffusion.compiled import blocks
+from diffusion.devices import free_memory, has_fp8
 from diffusion.loading import BaseModel
+from diffusion.precision import FP8, NF4
+from diffusion.quantise import quantise
 from trainer.recipe import Recipe
 
 log = get_logger("trainer")
 
-LEVELS = ("off", "full")  # of gradient checkpointing, least memory last
+SPARE = 2 * 2**30  # bytes left free: fragments, and a workspace for each matrix kernel
 
 
 class MemoryPlan:
     """What a running fit uses. ``notes`` says, for people, every step that it had to go down."""
 
-    def __init__(self, base: BaseModel, recipe: Recipe, tokens: int, on_note: Callable[[str], None] = lambda note: None) -> None:
-        """``tokens``: of all pictures and captions of the largest pass together."""
-        self.base, self.on_note = base, on_note
+    def __init__(
+        self,
+        base: BaseModel,
+        recipe: Recipe,
+        tokens: int,
+        release: Callable[[], None] = lambda: None,
+        on_note: Callable[[str], None] = lambda note: None,
+    ) -> None:
+        """``tokens``: of all pictures and captions of the largest pass together. ``release`` gives back memory that is held for speed."""
+        self.base, self.release, self.on_note = base, release, on_note
         self.notes: list[str] = []
-        self.level = _first_level(base, recipe, tokens)
-        self._apply()
+        self.blocks = len(blocks(base.transformer))
+        self.checkpointed = self._at_first(recipe, tokens)
+        set_checkpointing(base.transformer, self.checkpointed)
 
     def step_down(self) -> bool:
         """To the next that takes less memory; False if there is none."""
-        if LEVELS[-1] != self.level:
-            self.level = LEVELS[LEVELS.index(self.level) + 1]
-            self._apply()
-            return self._noted(f"out of GPU memory: going on with gradient checkpointing ({self.level}), which is slower")
-        return False
+        self.release()
+        if self.checkpointed < self.blocks:
+            self.checkpointed = self.blocks if self.checkpointed else (self.blocks + 1) // 2
+            set_checkpointing(self.base.transformer, self.checkpointed)
+            return self._noted(f"gradient checkpointing of {self.checkpointed} of {self.blocks} blocks, which is slower")
+        if self.base.precision.quantised:
+            return False
+        narrower = FP8 if self.base.device.type != "cuda" or has_fp8(self.base.device) else NF4
+        quantise(self.base.transformer, narrower, self.base.device)
+        self.base.precision = replace(narrower, dtype=self.base.dtype)
+        return self._noted(f"the base model in {narrower.name}")
 
     def close(self) -> None:
         """Rendering must not pay for it."""
-        self.level = LEVELS[0]
-        self._apply()
+        set_checkpointing(self.base.transformer, 0)
 
     def as_dict(self) -> dict[str, Any]:
         """For the card."""
-        return {"gradient_checkpointing": self.level, "precision": self.base.precision.name, "stepped_down": self.notes}
+        share = round(self.checkpointed / self.blocks, 2)
+        return {"gradient_checkpointing": share, "precision": self.base.precision.name, "stepped_down": list(self.notes)}
 
-    def _noted(self, note: str) -> bool:
+    def _at_first(self, recipe: Recipe, tokens: int) -> int:
+        if recipe.gradient_checkpointing != "auto":
+            return self.blocks if recipe.gradient_checkpointing == "on" else 0
+        if self.base.device.type != "cuda":
+            return 0
+        if self._needed(tokens):
+            self.release()
+        return self._needed(tokens)
+
+    def _needed(self, tokens: int) -> int:
+        return blocks_to_checkpoint(self.base.transformer, tokens, max(0, free_memory(self.base.device) - SPARE))
+
+    def _noted(self, what: str) -> bool:
+        note = f"Out of GPU memory: going on with {what}."
         log.warning("stepped down", reason=note)
         self.notes.append(note)
         self.on_note(note)
         return True
-
-    def _apply(self) -> None:
-        if self.level == "off":
-            self.base.transformer.disable_gradient_checkpointing()
-        else:
-            self.base.transformer.enable_gradient_checkpointing()
-
-
-def _first_level(base: BaseModel, recipe: Recipe, tokens: int) -> str:
-    if recipe.gradient_checkpointing != "auto":
-        return {"on": "full"}.get(recipe.gradient_checkpointing, recipe.gradient_checkpointing)
-    if base.device.type != "cuda":
-        return "off"
-    needed = activation_bytes(base.transformer, tokens) + GIB_HEADROOM
-    return "off" if needed <= free_memory(base.device) else "full"
-
-
-def activation_bytes(transformer: Any, tokens: int) -> int:
-    """What a step keeps for its backward without checkpointing: 25 GiB for 4,608 tokens of FLUX.1-dev (57 blocks of width 3,072), measured;
-    linear in tokens, blocks and width."""
-    config = transformer.config
-    blocks = config.num_layers + config.num_single_layers
-    width = config.num_attention_heads * config.attention_head_dim
-    return int(25 * 2**30 * (tokens / 4608) * (blocks * width) / (57 * 3072))

@@ -6,32 +6,36 @@ from collections.abc import Sequence
 
 import torch
 
+from diffusion.attention import training_attention
 from diffusion.loading import BaseModel
 from diffusion.slot_training import SlotTraining
+from trainer.graphs import Graphs
 from trainer.losses import picture_losses
 from trainer.rows import Rows, batches, joined
 
+RECORDED_TOKENS = 3072  # tokens of a pass up to which launches, and not arithmetic, are what an H200 waits for
+
 
 class Passes:
-    """Runs rows through the transformer and leaves gradients in ``training``."""
+    """Runs rows through the transformer and leaves gradients in ``training``. Lives as long as the slots: graphs are kept between fits.
 
-    def __init__(self, base: BaseModel, training: SlotTraining) -> None:
-        self.base, self.training = base, training
+    ``recorded_tokens``: passes of at most so many tokens are recorded as CUDA graphs; 0: none.
+    """
+
+    def __init__(self, base: BaseModel, training: SlotTraining, *, recorded_tokens: int = RECORDED_TOKENS) -> None:
+        self.base, self.training, self.recorded_tokens = base, training, recorded_tokens
         self._ids: dict[tuple[int, ...], torch.Tensor] = {}
+        self._graphs = Graphs(training.slots, self.losses) if base.device.type == "cuda" and recorded_tokens else None
 
     def run(self, rows: Sequence[Rows]) -> dict[int, torch.Tensor]:
         """Each slot's loss, a scalar on the device: the sum over its rows of factor · loss of the picture."""
         sums: dict[int, torch.Tensor] = {}
-        for batch in batches(rows):
-            losses = self._forward_and_backward(batch).split([len(own) for own in batch])
-            for own, values in zip(batch, losses, strict=True):
-                sums[own.slot] = sums.get(own.slot, 0.0) + own.factor * values.sum()
+        with training_attention(self.base.device):
+            for batch in batches(rows):
+                losses = self._forward_and_backward(batch).split([len(own) for own in batch])
+                for own, values in zip(batch, losses, strict=True):
+                    sums[own.slot] = sums.get(own.slot, 0.0) + own.factor * values.sum()
         return sums
-
-    def release(self) -> None:
-        """Gives back memory that is held for speed."""
-        if self.base.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def losses(self, rows: Rows) -> torch.Tensor:
         """The loss of each picture [B]."""
@@ -39,12 +43,28 @@ class Passes:
         predicted = self.base.family.predict(transformer, rows.tokens, ids, rows.text, rows.sigmas, rows.guidance)
         return picture_losses(predicted, rows.target, rows.weights)
 
+    def release(self) -> None:
+        """Gives back memory that is held for speed."""
+        if self._graphs:
+            self._graphs.release()
+        if self.base.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _forward_and_backward(self, batch: Sequence[Rows]) -> torch.Tensor:
-        use_slots(self.training, batch)
-        losses = self.losses(joined(batch))
-        (losses * self._factors(batch)).sum().backward()
+        owners = use_slots(self.training, batch)
+        rows, factors = joined(batch), self._factors(batch)
+        losses = None
+        if self._graphs and self._records(rows):
+            losses = self._graphs.run((owners, batch[0].fits_with, rows.weights is None), rows, factors)
+        if losses is None:
+            losses = self.losses(rows)
+            (losses * factors).sum().backward()
         self.training.collect()
-        return losses.detach()
+        return losses.detach().clone()  # a recording writes its next losses into the same place
+
+    def _records(self, rows: Rows) -> bool:
+        tokens = len(rows) * (rows.tokens.shape[1] + rows.text.prompt_embeds.shape[1])
+        return tokens <= self.recorded_tokens and not self.base.transformer.gradient_checkpointing
 
     def _factors(self, batch: Sequence[Rows]) -> torch.Tensor:
         return torch.cat([torch.full((len(own),), own.factor, device=self.base.device) for own in batch])
@@ -55,11 +75,12 @@ class Passes:
         return self._ids[shape]
 
 
-def use_slots(training: SlotTraining, batch: Sequence[Rows]) -> None:
-    """The first slots with equal shares where that is what the rows are (no copies of weights), else row by row."""
-    owners = [own.slot for own in batch for _ in range(len(own))]
+def use_slots(training: SlotTraining, batch: Sequence[Rows]) -> tuple[int, ...]:
+    """The first slots with equal shares where rows are so (weights are not copied), else row by row. Returns each row's slot."""
+    owners = tuple(own.slot for own in batch for _ in range(len(own)))
     count = len(set(owners))
-    if owners == [slot for slot in range(count) for _ in range(len(owners) // count)]:
+    if owners == tuple(slot for slot in range(count) for _ in range(len(owners) // count)):
         training.slots.use(count=count)
     else:
         training.slots.use(rows=owners)
+    return owners

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from diffusion.loading import BaseModel
 from diffusion.lora_slots import LoraSlots
 from diffusion.slot_training import SlotTraining
+from trainer.passes import Passes
 from trainer.recipe import Recipe
 
 
@@ -18,6 +19,7 @@ class Seats:
     count: int = 1
     _slots: LoraSlots | None = field(default=None, repr=False)
     _training: SlotTraining | None = field(default=None, repr=False)
+    _passes: Passes | None = field(default=None, repr=False)
 
     def slots(self, recipe: Recipe) -> LoraSlots:
         """Laid out for the recipe's rank and modules. Another layout than the last one's costs new graphs, so operators set one."""
@@ -36,6 +38,13 @@ class Seats:
             self._training = SlotTraining(slots)
         return self._training
 
+    def passes(self, recipe: Recipe) -> Passes:
+        """What runs rows through the slots; kept, because of its recorded graphs."""
+        training = self.training(recipe)
+        if self._passes is None:
+            self._passes = Passes(self.base, training)
+        return self._passes
+
     def clear(self) -> None:
         """Empties every slot: the transformer computes what the bare base does."""
         if self._slots:
@@ -50,4 +59,6 @@ class Seats:
             self._training.close()
         if self._slots:
             self._slots.remove()
-        self._slots = self._training = None
+        if self._passes:
+            self._passes.release()
+        self._slots = self._training = self._passes = None

@@ -1,0 +1,153 @@
+"""Training at true size: our steps beside the stock loop, several adapters in a pass, whole jobs, memory. Random weights.
+
+    python -m benchmarks.train --json FILE [--only steps512,together,…] [--base flux1-dev|klein-4b] [--tiny]
+
+Every row is printed and saved as it comes. Weights are written once into ``--folder`` in the hub's layout and read by the real loader.
+``--tiny`` runs everything at a size for a CPU, to see that it works; its figures mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks import true_size
+from benchmarks.attention import attention_table
+from benchmarks.floor import matrix_rate
+from benchmarks.record import Record
+from benchmarks.train_steps import Stand, fresh, guarded, ours, stock, twenty_jobs
+from diffusion import compiled
+from diffusion.devices import pick_device
+from diffusion.loading import BaseModel, load_base
+from trainer.seats import Seats
+
+LONG_TEXT, SHORT_TEXT = 512, 128  # tokens: what the stock script reads, and what captions need
+CAP_GIB = 24
+SECTIONS = ("attention", "stock", "steps512", "steps768", "steps1024", "together", "fp8", "jobs", "job", "cap24")
+
+
+class Benchmark:
+    def __init__(self, asked: argparse.Namespace) -> None:
+        self.asked, self.device = asked, pick_device("auto")
+        self.only = asked.only.split(",") if asked.only else list(SECTIONS)
+        self.record = Record(
+            asked.json, self.device, command="python -m benchmarks.train", base=asked.base, weights="random", tiny=asked.tiny
+        )
+        self.rate = matrix_rate(self.device)
+        self.record.add(section="rate", what="large matrix product", tflops=round(self.rate / 1e12, 3))
+        self.sides = {512: 128, 768: 192, 1024: 256} if asked.tiny else {512: 512, 768: 768, 1024: 1024}
+        self.overrides = {"target_set": asked.target_set} | ({"rank": 4, "alpha": 4} if asked.tiny else {})
+
+    def run(self) -> None:
+        self._section("attention", lambda: attention_table(self.record, self.device))
+        if set(self.only) & {"stock", "steps512", "steps768", "steps1024", "together", "jobs", "job"}:
+            self._bf16()
+        if "fp8" in self.only:
+            guarded(self.record, "fp8", self._fp8)
+        self._section("cap24", self._cap24)
+
+    def _section(self, name: str, work: Callable[[], None]) -> None:
+        if name in self.only:
+            guarded(self.record, name, work)
+
+    def _bf16(self) -> None:
+        stand = self._stand("bf16" if self.device.type == "cuda" else "fp32")
+        self._section("stock", lambda: [stock(stand, side, LONG_TEXT) for side in self.sides.values()] and None)
+        self._compile(stand.base)
+        seats = Seats(stand.base, 4 if "together" in self.only else 1)
+        self._section("steps512", lambda: self._steps512(stand, seats))
+        self._section("steps1024", lambda: ours(stand, seats, self.sides[1024], LONG_TEXT))
+        self._section("together", lambda: self._together(stand, seats))
+        self._section("steps768", lambda: [ours(stand, seats, self.sides[768], text) for text in (SHORT_TEXT, LONG_TEXT)] and None)
+        self._section("job", lambda: self._job(stand.base, seats))
+        self._section("jobs", lambda: twenty_jobs(stand, seats, 512, SHORT_TEXT, **({"jobs": 3, "steps": 2} if self.asked.tiny else {})))
+        seats.remove()
+
+    def _steps512(self, stand: Stand, seats: Seats) -> None:
+        side = self.sides[512]
+        ours(stand, seats, side, SHORT_TEXT)
+        ours(stand, seats, side, LONG_TEXT)
+        seats.passes(stand.recipe()).recorded_tokens = 0
+        ours(stand, seats, side, SHORT_TEXT, what="ours, launches one by one")
+        seats.passes(stand.recipe()).recorded_tokens = 3072
+
+    def _together(self, stand: Stand, seats: Seats) -> None:
+        ours(stand, seats, self.sides[512], SHORT_TEXT, adapters=4, what="ours, four adapters in one pass")
+        ours(stand, seats, self.sides[512], SHORT_TEXT, adapters=2, what="ours, two adapters in one pass")
+
+    def _fp8(self) -> None:
+        stand = self._stand("fp8")
+        self._compile(stand.base)
+        seats = Seats(stand.base)
+        for side, text in ((1024, LONG_TEXT), (512, SHORT_TEXT), (768, SHORT_TEXT)):
+            ours(stand, seats, self.sides[side], text)
+        seats.remove()
+
+    def _job(self, base: BaseModel, seats: Seats) -> None:
+        from benchmarks.train_jobs import open_bench, whole_job  # needs more packages than steps do
+
+        bench = open_bench(base, seats)
+        size = {"resolution": self.sides[768], "target_set": self.asked.target_set}
+        small = {"steps": 6, "candidates": (1.0,), "validation_images": 1, "validation_steps": 2}
+        whole_job(bench, self.record, 15, "first job of the process: compiles", **size, **small)
+        full = small | {"steps": 3} if self.asked.tiny else {"steps": 750}
+        whole_job(bench, self.record, 15, "15 photos to an adapter, warm worker", **size, **full)
+
+    def _cap24(self) -> None:
+        """In a process that may use 24 GiB of the card, as if it had no more."""
+        if self.device.type == "cuda":
+            fresh(self.device)
+            total = torch.cuda.get_device_properties(self.device).total_memory
+            torch.cuda.set_per_process_memory_fraction(CAP_GIB * 2**30 / total, self.device)
+        stand = self._stand(self.asked.cap_precision)
+        self._compile(stand.base)
+        from benchmarks.train_jobs import open_bench, whole_job
+
+        bench = open_bench(stand.base, Seats(stand.base))
+        size = {"resolution": self.sides[1024], "target_set": self.asked.target_set, "candidates": (1.0,)}
+        job = {"steps": 10, "validation_images": 1, "validation_steps": 4}
+        whole_job(bench, self.record, 15, f"whole job within {CAP_GIB} GiB", **size, **job)
+        bench.seats.remove()
+
+    def _stand(self, precision: str) -> Stand:
+        """A base read from disk; whatever was loaded before is gone."""
+        torch._dynamo.reset()
+        gc.collect()
+        fresh(self.device)
+        wanted = "true" if {"job", "cap24"} & set(self.only) and not self.asked.tiny else "small"
+        folder = true_size.build(
+            self.asked.base, self.asked.folder / f"{self.asked.base}-{wanted}", text_encoders=wanted, tiny=self.asked.tiny
+        )
+        base = load_base(folder, precision=precision)
+        return Stand(base, self.record, self.rate, 2 if self.asked.tiny else self.asked.measured, self.overrides)
+
+    def _compile(self, base: BaseModel) -> None:
+        if not self.asked.eager:
+            backend = "aot_eager" if self.asked.tiny else "inductor"
+            compiled.prepare(base.transformer, backend=backend, cache=Path(self.asked.cache) if self.asked.cache else None)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where the rows go")
+    parser.add_argument("--only", default="", help=f"sections, comma-separated: {', '.join(SECTIONS)}")
+    parser.add_argument("--base", default="flux1-dev", choices=true_size.MODELS)
+    parser.add_argument("--folder", type=Path, default=Path("/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()))
+    parser.add_argument("--target-set", default="image", help="layers with adapters, for both loops (149 MB at rank 32 on FLUX.1-dev)")
+    parser.add_argument("--measured", type=int, default=15, help="steps that count, after the warm-up")
+    parser.add_argument("--cap-precision", default="auto")
+    parser.add_argument("--cache", default="", help="folder for compiled graphs")
+    parser.add_argument("--eager", action="store_true", help="do not compile")
+    parser.add_argument("--tiny", action="store_true", help="a dry run on a CPU")
+    Benchmark(parser.parse_args(arguments)).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
