@@ -41,7 +41,7 @@ def set_up_logs(level: str = "INFO", as_json: bool = False) -> None:
     drawn: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
     last = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, drawn]
     handler = _Stderr()
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=last, foreign_pre_chain=[_named, *ours]))
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=last, foreign_pre_chain=[*ours, _named]))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
@@ -91,4 +91,5 @@ def _plain(value: Any) -> Any:
 def _named(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A library's logger is its room."""
     event["room"] = event["_record"].name
+    event.pop("color_message", None)  # uvicorn's second copy, for terminals
     return event
