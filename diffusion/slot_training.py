@@ -22,7 +22,7 @@ class SlotTraining:
         same = slots.weights.dtype is torch.float32
         self.master = slots.weights if same else slots.weights.float()
         self.gradients = torch.zeros_like(self.master)
-        self._untouched = True  # since they were zeroed: the first batch can be copied in
+        self.untouched = True  # since they were zeroed: the first batch can be copied in
         self._leaves = [parameter for layer in slots.layers() for parameter in (layer.lora_A, layer.lora_B)]
         self._views = [place.of(self.gradients) for place in slots.places]
         for leaf in self._leaves:
@@ -39,11 +39,11 @@ class SlotTraining:
         """Adds what the backward pass left on the layers to ``gradients`` and clears it there."""
         pairs = [(view, leaf.grad) for view, leaf in zip(self._views, self._leaves, strict=True) if leaf.grad is not None]
         views, arrived = [view for view, _ in pairs], [gradient for _, gradient in pairs]
-        if pairs and self._untouched:
+        if pairs and self.untouched:
             torch._foreach_copy_(views, arrived)  # converts in a few launches
         elif pairs:
             torch._foreach_add_(views, [gradient.float() for gradient in arrived])
-        self._untouched = self._untouched and not pairs
+        self.untouched = self.untouched and not pairs
         for leaf in self._leaves:
             leaf.grad = None
 
@@ -61,7 +61,7 @@ class SlotTraining:
 
     def zero_gradients(self) -> None:
         self.gradients.zero_()
-        self._untouched = True
+        self.untouched = True
 
     def close(self) -> None:
         """The layers need no gradients any more; the slots stay, with the weights that were published last."""
