@@ -13,7 +13,7 @@ from hashlib import sha256
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from core.errors import JobFailed, UserError
+from core.errors import JobFailed, ServiceDown, UserError
 from core.words import JobKind, JobState, new_id
 from storage import adapters, idempotency, jobs, keys, photos, portraits, scheduler, subjects, trainings
 from storage.jobs import Lease
@@ -22,7 +22,9 @@ from storage.wiring import Storage
 from tests.unit.storage.conftest import FakePost
 
 WORKERS = 3
+CUSTOMERS = 4  # of each account, at the same time
 STEP_S = 0.01
+JUDGING_S = 0.5  # from the question whether the subject exists to the photo's objects: where an erasure most often meets it
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Load:
 
     @contextmanager
     def running(self, accounts: list[Account]) -> Iterator[None]:
-        customers = [lambda account=account: self._be_customer(account) for account in accounts]
+        customers = [lambda account=account: self._be_customer(account) for account in accounts for _ in range(CUSTOMERS)]
         everyone: list[Callable[[], None]] = [*customers, *[self._work] * WORKERS, self._schedule]
         threads = [threading.Thread(target=self._repeat, args=(one,), daemon=True) for one in everyone]
         for thread in threads:
@@ -67,20 +69,29 @@ class Load:
             fitted = list(session.scalars(select(Adapter).where(Adapter.account_id == account.id)))
         if mine:
             subject = random.choice(mine)
-            random.choice([self._upload, self._train])(subject)
+            random.choice([self._upload, self._upload, self._train])(subject)
         if fitted:
             self._ask_for_portrait(random.choice(fitted))
 
     def _upload(self, subject: Subject) -> None:
-        """As the API takes a photo in: objects first, then the row, which a vanished subject refuses."""
+        """As the API takes a photo in: judged, then its objects are stored, then its row, which a vanished subject refuses."""
         photo_id = new_id("pho")
         key, thumb = keys.photo(subject.account_id, subject.id, photo_id), keys.photo_thumb(subject.account_id, subject.id, photo_id)
+        self.stop.wait(JUDGING_S)
         for place in (key, thumb):
-            self.storage.objects.put(place, photo_id.encode())
+            self._put(subject, place, photo_id.encode())
         row = Photo(id=photo_id, account_id=subject.account_id, subject_id=subject.id, filename="x.jpg", object_key=key, thumb_key=thumb)
         row.sha256, row.dhash, row.width, row.height, row.size_bytes, row.verdict = "0" * 64, "0" * 16, 8, 8, 8, "good"
         with self.storage.db.session() as session:
             photos.add(session, self.storage.settings, row)
+
+    def _put(self, subject: Subject, key: str, data: bytes) -> None:
+        try:
+            self.storage.objects.put(key, data)
+        except ServiceDown:  # a folder that an erasure sweeps away under the file that is being written
+            with self.storage.db.reader() as session:
+                subjects.get(session, subject.account_id, subject.id)
+            raise
 
     def _train(self, subject: Subject) -> None:
         with self._once(subject.account_id) as body, self.storage.db.session() as session:
