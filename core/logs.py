@@ -7,6 +7,7 @@ out before it is written. Ids stay: an operator needs them, and they mean nothin
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import MutableMapping
@@ -25,6 +26,7 @@ _REPLACEMENTS = (
     (re.compile(r"(/v1/(?:objects|uploads)/)[\w.~-]+"), r"\1[hidden]"),
     (re.compile(r"\blk_[A-Za-z0-9_-]{8,}"), "lk_[hidden]"),
 )
+_PAST_US = ("TRANSFORMERS", "DIFFUSERS")  # once imported they write by themselves, and their warnings quote prompts
 _QUIET = ("httpx", "httpx2", "httpcore", "httpcore2", "botocore", "boto3", "s3transfer", "urllib3", "PIL", "alembic")
 
 
@@ -45,6 +47,8 @@ def set_up_logs(level: str = "INFO", as_json: bool = False) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
+    for library in _PAST_US:
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *ours, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,

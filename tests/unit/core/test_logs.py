@@ -90,3 +90,13 @@ def test_private_fields_are_hidden_at_any_depth_and_numbers_stay_numbers() -> No
 
 def _event(**values: Any) -> dict[str, Any]:
     return dict(without_accounts(None, "info", values))
+
+
+def test_libraries_that_write_by_themselves_are_quiet_from_their_import_on() -> None:
+    code = "from core.logs import set_up_logs; set_up_logs(); import transformers, diffusers; from transformers import CLIPImageProcessor"
+    code += (
+        "; transformers.logging.get_logger('transformers').warning('zokzex'); diffusers.logging.get_logger('diffusers').warning('zokzex')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert "[transformers]" not in done.stderr
+    assert "zokzex" not in done.stderr
