@@ -35,6 +35,7 @@ class Fp8Linear(FrozenLinear):
 
     def __init__(self, linear: nn.Linear, *, transposed: bool = True) -> None:
         super().__init__(linear)
+        self.native = has_fp8(self.fp8.device) and self.weight.dtype is torch.bfloat16  # asked here: a compiler cannot ask a driver
         self.register_buffer("fp8_t", self.fp8.t().contiguous() if transposed else None)
 
     @staticmethod
@@ -60,7 +61,7 @@ class Fp8Linear(FrozenLinear):
         return (self.fp8.float() * self.scale).to(self.weight.dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = _Fp8Product.apply(x.reshape(-1, self.in_features), self.fp8, self.scale, self.fp8_t, self.ones, self.bias)
+        y = _Fp8Product.apply(x.reshape(-1, self.in_features), self.fp8, self.scale, self.fp8_t, self.ones, self.bias, self.native)
         return y.view(*x.shape[:-1], self.out_features)
 
 
@@ -69,11 +70,12 @@ class _Fp8Product(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, fp8: torch.Tensor, scale: torch.Tensor, fp8_t: Any, ones: torch.Tensor, bias: Any
+        ctx: Any, x: torch.Tensor, fp8: torch.Tensor, scale: torch.Tensor, fp8_t: Any, ones: torch.Tensor, bias: Any, native: bool
     ) -> torch.Tensor:
         ctx.save_for_backward(fp8, scale, fp8_t, ones)
+        ctx.native = native
         rounded, row_scale = quantise_rows(x)
-        return scaled_product(rounded, row_scale, fp8, scale.t(), bias, x.dtype)
+        return scaled_product(rounded, row_scale, fp8, scale.t(), bias, x.dtype, native)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -81,17 +83,23 @@ class _Fp8Product(torch.autograd.Function):
         (gradient,) = gradients
         rounded, row_scale = quantise_rows(gradient.float() * scale.t())
         transposed = fp8.t().contiguous() if fp8_t is None else fp8_t
-        return scaled_product(rounded, row_scale, transposed, ones, None, gradient.dtype), None, None, None, None, None
+        return scaled_product(rounded, row_scale, transposed, ones, None, gradient.dtype, ctx.native), *(None,) * 6
 
 
 def scaled_product(
-    a: torch.Tensor, a_scale: torch.Tensor, b: torch.Tensor, b_scale: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
+    a: torch.Tensor,
+    a_scale: torch.Tensor,
+    b: torch.Tensor,
+    b_scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    dtype: torch.dtype,
+    native: bool,
 ) -> torch.Tensor:
     """(a_scale · a) (b_scaleᵀ · b)ᵀ + bias for e4m3 a [M, K], b [N, K], a_scale [M, 1], b_scale [1, N]; float32 accumulation.
 
-    Elsewhere than on cards with fp8 matrix units, the same rounded values are multiplied in float32.
+    ``native``: by the card's fp8 matrix units, for bf16 alone. Else the same rounded values are multiplied in float32.
     """
-    if a.is_cuda and has_fp8(a.device) and dtype is torch.bfloat16:
-        return torch._scaled_mm(a, b.t(), scale_a=a_scale, scale_b=b_scale.contiguous(), bias=bias, out_dtype=dtype, use_fast_accum=True)
+    if native:
+        return torch._scaled_mm(a, b.t(), scale_a=a_scale, scale_b=b_scale, bias=bias, out_dtype=dtype, use_fast_accum=True)
     product = (a.float() @ b.float().t()) * a_scale * b_scale
     return (product if bias is None else product + bias.float()).to(dtype)

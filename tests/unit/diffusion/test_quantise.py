@@ -7,6 +7,7 @@ from diffusers import FluxTransformer2DModel
 from torch import nn
 
 from core.settings import Settings
+from diffusion.devices import has_fp8
 from diffusion.fp8 import Fp8Linear, quantise_rows, scaled_product
 from diffusion.loading import BaseModel, load_base
 from diffusion.lora_slots import LoraSlots
@@ -72,10 +73,29 @@ def test_products_and_input_gradients_are_near_the_wide_ones(kind: type, bound: 
     assert 1e-3 < relative(y_q, y) < bound and 1e-3 < relative(gradient_q, gradient) < bound
 
 
-def test_the_native_product_wants_what_we_give_it() -> None:
+def test_products_of_rounded_rows_are_near() -> None:
     a, b = torch.randn(5, 32), torch.randn(48, 32)
     (qa, sa), (qb, sb) = quantise_rows(a), quantise_rows(b)
-    assert relative(scaled_product(qa, sa, qb, sb.t(), None, torch.float32), a @ b.t()) < 0.06
+    assert relative(scaled_product(qa, sa, qb, sb.t(), None, torch.float32, False), a @ b.t()) < 0.06
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not has_fp8(torch.device("cuda" if torch.cuda.is_available() else "cpu")), reason="needs fp8 matrix units")
+@pytest.mark.parametrize("transposed", [True, False])
+@pytest.mark.parametrize("rows", [1, 77, 512])
+def test_fp8_matrix_units_give_what_the_reference_gives(transposed: bool, rows: int) -> None:
+    layer = Fp8Linear(random_linear(torch.bfloat16).cuda(), transposed=transposed)
+    assert layer.native
+    x, seed = (torch.randn(rows, size, device="cuda", dtype=torch.bfloat16) for size in (128, 96))
+    results = []
+    for native in (True, False):
+        layer.native = native
+        inputs = x.clone().requires_grad_()
+        y = torch.compile(layer, fullgraph=True, dynamic=False)(inputs) if native else layer(inputs)
+        y.backward(seed)
+        results.append((y.detach(), inputs.grad))
+    (y, gradient), (y_reference, gradient_reference) = results
+    assert relative(y, y_reference) < 0.01 and relative(gradient, gradient_reference) < 0.01
 
 
 @pytest.fixture(scope="module")
