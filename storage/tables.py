@@ -66,8 +66,13 @@ def partial_index(name: str, column: str, condition: str) -> Index:
     return Index(name, column, sqlite_where=text(condition), postgresql_where=text(condition))
 
 
-def account_fk() -> Mapped[str]:
-    return mapped_column(String(40), ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
+def list_index(table: str, owner: str) -> Index:
+    """For pages of what an owner has, newest first (:mod:`storage.paging`); also for the foreign key itself."""
+    return Index(f"ix_{table}_{owner}_list", owner, "created_at", "id")
+
+
+def account_fk(index: bool = True) -> Mapped[str]:
+    return mapped_column(String(40), ForeignKey("accounts.id", ondelete="CASCADE"), index=index)
 
 
 class Account(Base):
@@ -199,7 +204,7 @@ class Job(Base):
 class Training(Base):
     __tablename__ = "trainings"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    account_id: Mapped[str] = account_fk()
+    account_id: Mapped[str] = account_fk(index=False)
     subject_id: Mapped[str] = mapped_column(String(40), ForeignKey("subjects.id", ondelete="CASCADE"), index=True)
     base_model: Mapped[str] = mapped_column(String(200))
     trigger_token: Mapped[str] = mapped_column(String(40))
@@ -207,6 +212,8 @@ class Training(Base):
     recipe: Mapped[dict[str, Any]] = mapped_column(default=dict)  # overrides of trainer.recipe.Recipe that the client asked for
     adapter_id: Mapped[str | None] = mapped_column(String(40))
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+    __table_args__ = (list_index("trainings", "account_id"),)
 
 
 class Adapter(Base):
@@ -232,8 +239,8 @@ class Portrait(Base):
 
     __tablename__ = "portraits"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    account_id: Mapped[str] = account_fk()
-    adapter_id: Mapped[str | None] = mapped_column(String(40), ForeignKey("adapters.id", ondelete="CASCADE"), index=True)
+    account_id: Mapped[str] = account_fk(index=False)
+    adapter_id: Mapped[str | None] = mapped_column(String(40), ForeignKey("adapters.id", ondelete="CASCADE"))
     style: Mapped[str | None] = mapped_column(String(40))
     prompt: Mapped[str] = mapped_column(Text)  # as rendered: trigger token and class word already in place
     seed: Mapped[int] = mapped_column(BigInteger)
@@ -242,6 +249,8 @@ class Portrait(Base):
         default=dict
     )  # {mode, lora_scale, guidance_scale, num_inference_steps, width, height, …}
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+    __table_args__ = (list_index("portraits", "account_id"), list_index("portraits", "adapter_id"))
 
 
 class PortraitImage(Base):
