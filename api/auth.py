@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -12,10 +13,11 @@ from fastapi import Depends, Request, Response
 from api.state import State, state_of
 from core.errors import UserError
 from storage import accounts
-from storage.tables import Account
+from storage.tables import Account, now
 
 COOKIE = "likeness_session"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SEEN_EVERY = timedelta(days=1)  # a session lasts for weeks: visits count as use, without a write a visit
 TOUCH_EVERY_S = 60.0  # «last used» of an API key is a date to recognise it by, not worth a write a request
 
 _touched: dict[str, float] = {}
@@ -86,7 +88,11 @@ def _by_session(state: State, request: Request, token: str) -> Account | None:
     if request.method not in SAFE_METHODS and not from_our_pages(request):
         raise _cross_site()
     with state.storage.db.reader() as session:
-        return accounts.account_of_session(session, token)
+        account = accounts.account_of_session(session, token)
+    if account and now() - account.last_seen_at > SEEN_EVERY:
+        with state.storage.db.session() as session:
+            accounts.was_seen(session, account.id)
+    return account
 
 
 def _by_key(state: State, key: str) -> Account:

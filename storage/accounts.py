@@ -68,6 +68,11 @@ def account_of_session(session: Session, token: str) -> Account | None:
     return session.scalar(query)
 
 
+def was_seen(session: Session, account_id: str) -> None:
+    """In use: the retention of idle accounts counts from here."""
+    session.execute(update(Account).where(Account.id == account_id).values(last_seen_at=now()))
+
+
 def sign_out(session: Session, token: str) -> None:
     session.execute(delete(WebSession).where(WebSession.token_hash == hashed(token)))
 

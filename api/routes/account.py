@@ -26,8 +26,10 @@ class NewKey(BaseModel):
 
 
 @router.get("/account")
-def get(caller: SignedIn) -> dict[str, str]:
-    return {"id": caller.account_id, "email": caller.email}
+def get(state: Shared, caller: SignedIn) -> dict[str, Any]:
+    """``retention``: days that things are kept without being used; null: until they are erased. A mail comes ``notice_days`` before."""
+    kept = {name: getattr(state.settings, name) or None for name in ("photos_kept_days", "portraits_kept_days", "idle_account_days")}
+    return {"id": caller.account_id, "email": caller.email, "retention": kept | {"notice_days": state.settings.retention_notice_days}}
 
 
 @router.get("/account/export")

@@ -6,12 +6,14 @@ import zipfile
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select, update
 
 from mail import messages
 from mail.post import Post
 from storage import mails
 from storage.receipts import public_key, verify
 from storage.remains import scan
+from storage.tables import Account, now
 from storage.wiring import Storage
 from tests.unit.api.site import Customer
 
@@ -74,3 +76,19 @@ def test_a_new_key_is_on_the_page_once(customer: Customer) -> None:
     page = customer.client.post("/account/keys", data={"name": "laptop"})
     assert "lk_" in page.text.split('id="new-key"')[1]
     assert 'id="new-key"' not in customer.client.get("/account").text
+
+
+def test_a_visit_counts_as_use_though_the_session_is_old(customer: Customer, storage: Storage) -> None:
+    """Otherwise somebody who never signs out would look idle."""
+    for age, counts in ((timedelta(days=20), True), (timedelta(hours=20), False)):
+        before = now() - age
+        with storage.db.session() as session:
+            session.execute(update(Account).values(last_seen_at=before))
+        assert customer.client.get("/v1/account").status_code == 200
+        with storage.db.reader() as session:
+            assert (session.scalars(select(Account.last_seen_at)).one() > before) == counts
+
+
+def test_the_account_says_how_long_things_are_kept(customer: Customer) -> None:
+    kept = customer.client.get("/v1/account").json()["retention"]
+    assert kept == {"photos_kept_days": 30, "portraits_kept_days": None, "idle_account_days": None, "notice_days": 7}
