@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2  # what huggingface_hub speaks HTTP with; its errors come through as they are
-from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from core.errors import UserError
 
-HUB_ERRORS = (ValueError, OSError, httpx2.HTTPError)
+# Errors of the HTTP client come through as they are, and which client that is depends on huggingface_hub's version.
+HUB_ERRORS = (ValueError, OSError, *(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"))
 
 
 def fetch(path: str, revision: str | None = None) -> Path:
