@@ -25,6 +25,7 @@ from diffusion.families import Family, family_of
 from diffusion.hub import fetch
 from diffusion.precision import Precision, choose, room_for_both_orders
 from diffusion.quantise import quantise
+from diffusion.streaming import stream
 from diffusion.text import PromptEmbeds, encode_prompts
 
 if TYPE_CHECKING:
@@ -167,14 +168,16 @@ def _load_parts(folder: Path, precision: Precision) -> dict[str, Any]:
 
 
 def _place(base: BaseModel) -> None:
-    """The transformer always lives on the device; text encoders and VAE too if there is room, else they visit."""
+    """The transformer always lives on the device; the others too if there is room. Else the VAE visits, and text encoders are streamed."""
     base.transformer.to(base.device)
     for name in ("vae", *base.family.text_encoder_names):
         module = base.parts[name]
         if base.device.type == "cpu" or _size(module) + GIB_HEADROOM < free_memory(base.device):
             module.to(base.device)
-        else:
+        elif name == "vae":
             base.offloaded.add(name)
+        else:
+            stream(module, base.device)
 
 
 def _size(module: nn.Module) -> int:

@@ -77,6 +77,12 @@ class Engine:
             drawn = [self._decoder.submit(recipe.draw(self, request, seeds, tick)) for seeds in in_batches(request.seeds, size)]
             return [image for pictures in drawn for image in pictures()]
 
+    def put_on(self, adapter: LoadedAdapter, steps: int) -> None:
+        """Makes ready for a render of ``steps`` steps with the adapter; a render does it itself."""
+        with self._drawing():
+            self.slot.fill(IDENTITY, adapter)
+            self.slot.wear([1.0, None], steps)
+
     def denoise(
         self,
         pipeline: str,

@@ -43,13 +43,15 @@ class Costs:
         return max(1, math.ceil(self.fold_s / saved))
 
 
-def warm_up(engine: Engine, *, cache: Path | None = None, alone: bool = True, styles: bool = True) -> Costs | None:
+def warm_up(
+    engine: Engine, *, cache: Path | None = None, alone: bool = True, styles: bool = True, backend: str = "inductor"
+) -> Costs | None:
     """Compiles (from ``cache`` on disk what an earlier worker compiled) and renders once at the base's resolution in each way.
 
     ``alone``: nobody else uses the base model, so adapters may be folded into it where that is cheaper, as measured here and now.
     ``styles``: a style adapter may come.
     """
-    compiled.prepare(engine.base.transformer, cache=cache)
+    compiled.prepare(engine.base.transformer, cache=cache, backend=backend)
     for identity, style in ((None, None), (EMPTY, None), *([(EMPTY, EMPTY)] if styles else [])):
         rehearse(engine, identity, style)
     costs = measure(engine) if alone else None

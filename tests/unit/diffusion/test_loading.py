@@ -7,6 +7,8 @@ import torch
 from core.errors import UserError
 from diffusion.loading import BaseModel, load_base
 from diffusion.precision import BF16, FP8, FP32, NF4, _by_memory, choose
+from diffusion.streaming import stream
+from diffusion.text import encode_prompts
 from tests.tiny import RESOLUTION, build_tiny_flux
 
 CPU = torch.device("cpu")
@@ -84,6 +86,16 @@ def test_offloaded_parts_visit_the_device_and_leave(base: BaseModel) -> None:
         raise ZeroDivisionError
     assert parts["text_encoder_2"].trips == ["cuda", "cpu"]
     assert parts["vae"].trips == []
+
+
+def test_a_streamed_text_encoder_gives_the_same_embeddings(base: BaseModel) -> None:
+    """On a CPU layers have nowhere to go, but they take the same way."""
+    streamed = load_base(base.path, precision="fp32", device="cpu")
+    for encoder in streamed.text_encoders.values():
+        stream(encoder, CPU)
+    ours, plain = encode_prompts(streamed, ["a cat", "a dog"]), encode_prompts(base, ["a cat", "a dog"])
+    assert torch.equal(ours.prompt_embeds, plain.prompt_embeds)
+    assert torch.equal(ours.pooled_prompt_embeds, plain.pooled_prompt_embeds)
 
 
 def test_a_visit_within_a_visit_does_not_end_it(base: BaseModel) -> None:

@@ -29,12 +29,11 @@ def test_what_is_measured_leaves_the_base_as_it_was(engine):
     assert all(torch.equal(weight, after[name]) for name, weight in before.items()) and before.keys() == after.keys()
 
 
-def test_after_warming_up_a_worker_compiles_nothing_more(base, make_adapter, monkeypatch):
+def test_after_warming_up_a_worker_compiles_nothing_more(base, make_adapter):
     torch._dynamo.reset()
-    prepare, engine = compiled.prepare, Engine(base)
-    monkeypatch.setattr(compiled, "prepare", lambda transformer, cache: prepare(transformer, backend="eager"))
+    engine = Engine(base)
     try:
-        warm_up(engine, alone=False)
+        warm_up(engine, alone=False, backend="eager")
         assert engine.slot.merging is None
         known = compiled.graph_count()
         for seed in range(3):

@@ -1,0 +1,181 @@
+"""Whether customers' portraits stay apart: many adapters of the miniature, drawn in random order by several threads at once.
+
+    python -m benchmarks.isolation --subjects 50 --json benchmarks/results/isolation-DATE-HOST.json
+
+Unseen subjects of the drawn world are fitted, several in one pass. Then each adapter's portraits are asked for in random order by several
+threads over one engine and one adapter cache, whose RAM tier holds only a few of them. Every picture must be bit for bit the one that a
+fresh engine draws alone, and the subject whose photos it resembles most must be its own. ``--adapters`` keeps them for the next run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from benchmarks.measuring import Book, surroundings
+from benchmarks.render_switch import open_storage_of, shelve
+from core.settings import Settings
+from inference.adapters import AdapterCache
+from inference.engine import Engine
+from inference.loaded import read_adapter
+from inference.requests import RenderRequest
+from miniature.world import KINDS, UNSEEN_SEED_START
+from miniature.world.photos import draw_photo_set
+from storage.folder import FolderStore
+from storage.tables import Adapter
+from trainer.bench import Bench
+from trainer.caches import CaptionedPhoto, build_cache
+from trainer.captions import SubjectWords, caption_photos
+from trainer.checkpoints import CheckpointFolder
+from trainer.fit import fit_together
+from trainer.loading import load_bench
+from trainer.member import FitOrder
+from trainer.photos import from_images
+from trainer.recipe import Recipe
+
+FIRST_SUBJECT = UNSEEN_SEED_START + 70_000
+PHOTOS, TOGETHER = 12, 10
+SCENES = ("a photo of {}, close-up, seen from the front", "an oil painting of {}", "a photo of {} in a garden")
+
+
+@dataclass(frozen=True)
+class Subject:
+    number: int
+
+    @property
+    def kind(self) -> str:
+        return KINDS[self.number % len(KINDS)]
+
+    @property
+    def words(self) -> SubjectWords:
+        return SubjectWords(f"zorvx{self.number}", self.kind)
+
+    def photos(self) -> list[Image.Image]:
+        with tempfile.TemporaryDirectory() as folder:
+            draw_photo_set(self.kind, FIRST_SUBJECT + self.number, PHOTOS, Path(folder))
+            return [Image.open(path).convert("RGB") for path in sorted(Path(folder).glob("*.jpg"))]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request: whose portrait, which scene."""
+
+    subject: Subject
+    scene: str
+
+    @property
+    def request(self) -> RenderRequest:
+        return RenderRequest(self.scene.format(self.subject.words.in_training), seed=self.subject.number)
+
+
+def fitted(bench: Bench, subjects: Sequence[Subject], folder: Path, steps: int) -> dict[Subject, Path]:
+    """Adapter files, those that are in the folder already included."""
+    paths = {subject: folder / f"{subject.number}.safetensors" for subject in subjects}
+    missing = [subject for subject in subjects if not paths[subject].exists()]
+    for start in range(0, len(missing), TOGETHER):
+        some = missing[start : start + TOGETHER]
+        with tempfile.TemporaryDirectory() as scratch:
+            orders = [_order(bench, subject, Path(scratch) / str(subject.number), steps) for subject in some]
+            for subject, fitting in zip(some, fit_together(bench.base, orders), strict=True):
+                if fitting.error:
+                    raise fitting.error
+                folder.mkdir(parents=True, exist_ok=True)
+                paths[subject].write_bytes(fitting.candidates[max(fitting.candidates)].read_bytes())
+        print(f"{time.strftime('%H:%M:%S')} fitted {start + len(some)} of {len(missing)}", flush=True)
+    return paths
+
+
+def _order(bench: Bench, subject: Subject, folder: Path, steps: int) -> FitOrder:
+    photos = from_images(subject.photos())
+    captions = caption_photos(photos, subject.words, bench.text_image)
+    captioned = [CaptionedPhoto(photo.key, photo.image, caption) for photo, caption in zip(photos, captions, strict=True)]
+    recipe = Recipe.for_run(len(photos), bench.base, {"steps": steps, "candidates": (1.0,)} if steps else {"candidates": (1.0,)})
+    return FitOrder(build_cache(bench.base, captioned, recipe.resolution), recipe, CheckpointFolder(folder, {}), seed=subject.number)
+
+
+def drawn_together(
+    engine: Engine, cache: AdapterCache, rows: dict[Subject, Adapter], asked: Sequence[Asked], threads: int
+) -> list[Image.Image]:
+    def draw(one: Asked) -> Image.Image:
+        loaded, _ = cache.ensure(rows[one.subject])
+        return engine.render(one.request, loaded)[0]
+
+    order = random.Random(0).sample(range(len(asked)), len(asked))
+    with ThreadPoolExecutor(threads) as pool:
+        pictures = dict(zip(order, pool.map(draw, [asked[n] for n in order]), strict=True))
+    return [pictures[n] for n in range(len(asked))]
+
+
+def drawn_alone(bench: Bench, paths: dict[Subject, Path], one: Asked) -> Image.Image:
+    """By an engine that never saw another adapter."""
+    return Engine(bench.base).render(one.request, read_adapter(bench.base, paths[one.subject], "alone"))[0]
+
+
+def nearest(bench: Bench, subjects: Sequence[Subject], pictures: Sequence[Image.Image]) -> list[int]:
+    """For each picture the subject whose photos it resembles most, by mean cosine of the identity encoder."""
+    references = torch.stack([bench.identity.embed(subject.photos()).mean(0) for subject in subjects])
+    return (bench.identity.embed(list(pictures)) @ references.T).argmax(1).tolist()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    asked_for = _parser().parse_args(arguments)
+    bench = load_bench(Settings(precision=asked_for.precision))
+    subjects = [Subject(number) for number in range(asked_for.subjects)]
+    with tempfile.TemporaryDirectory() as scratch:
+        began = time.perf_counter()
+        paths = fitted(bench, subjects, asked_for.adapters or Path(scratch) / "adapters", asked_for.steps)
+        fit_s = time.perf_counter() - began
+        bench.seats.remove()
+        with open_storage_of(
+            Path(scratch), FolderStore(Path(scratch) / "objects", b"", ""), few=paths[subjects[0]].stat().st_size * 5
+        ) as storage:
+            rows = {subject: shelve(storage, subject.number, path) for subject, path in paths.items()}
+            cache = AdapterCache(storage, partial(read_adapter, bench.base))
+            asked = [Asked(subject, scene) for subject in subjects for scene in SCENES]
+            began = time.perf_counter()
+            pictures = drawn_together(Engine(bench.base), cache, rows, asked, asked_for.threads)
+            seconds = time.perf_counter() - began
+        alone = [drawn_alone(bench, paths, one) for one in asked]
+    same = sum(_digest(a) == _digest(b) for a, b in zip(pictures, alone, strict=True))
+    own = [found == one.subject.number for found, one in zip(nearest(bench, subjects, pictures), asked, strict=True)]
+    alone_own = [found == one.subject.number for found, one in zip(nearest(bench, subjects, alone), asked, strict=True)]
+    book = Book(asked_for.json, surroundings(bench.base, "miniature"))
+    figures = {
+        "subjects": len(subjects),
+        "pictures": len(asked),
+        "threads": asked_for.threads,
+        "s": round(seconds, 1),
+        "fit_s": round(fit_s, 1),
+    }
+    verdicts = {"same_as_alone": same, "nearest_is_own": sum(own), "nearest_is_own_alone": sum(alone_own)}
+    book.add("isolation", **figures, **verdicts, encoder=bench.identity.id, precision=bench.base.precision.name)
+
+
+def _digest(image: Image.Image) -> str:
+    return hashlib.sha256(image.tobytes()).hexdigest()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--subjects", type=int, default=50)
+    parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=0, help="optimizer steps of each adapter; 0: the recipe's own")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--adapters", type=Path, help="folder where adapters are kept for the next run")
+    parser.add_argument("--json", type=Path)
+    return parser
+
+
+if __name__ == "__main__":
+    main()
