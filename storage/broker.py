@@ -20,6 +20,7 @@ __all__ = ["EmbeddedRedis", "celery_app", "publish", "resolve_broker_url", "star
 
 VISIBILITY_S = 6 * 3600  # Redis redelivers what is unacknowledged for so long; the second copy finds the job claimed and steps back
 PUBLISH_TIMEOUT_S = 0.5
+RABBITMQ_PATIENCE = {"x-consumer-timeout": VISIBILITY_S * 1000}  # else it takes back after half an hour; read since 3.12
 
 
 def celery_app(settings: Settings, name: str) -> Celery:
@@ -72,7 +73,7 @@ def _common() -> dict[str, Any]:
         "task_acks_late": True,
         "task_reject_on_worker_lost": False,  # it would loop on an out-of-memory kill; the lease brings the job back, and counts
         "worker_prefetch_multiplier": 1,
-        "task_queues": [Queue(name) for name in queues.ALL],
+        "task_queues": [Queue(name, queue_arguments=RABBITMQ_PATIENCE) for name in queues.ALL],
         "task_default_queue": queues.CPU,
         "task_create_missing_queues": False,
         "broker_connection_retry_on_startup": True,
