@@ -230,3 +230,14 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(base: BaseModel, slots
         slots.use(rows=[3])
     with pytest.raises(ValueError):
         slots.use()
+
+
+def test_a_single_slots_gradients_lie_as_fresh_ones_do(base: BaseModel) -> None:
+    """Otherwise hundreds of copies are launched one by one at every step."""
+    slots = LoraSlots(base.transformer, modules(base), rank=RANK, dtype=torch.float32)
+    training = SlotTraining(slots)
+    gradients(base, [1])
+    for view, leaf in zip(training._views, training._leaves, strict=True):
+        assert view.stride() == leaf.grad.stride() and view.data_ptr() >= training.gradients.data_ptr()
+    training.close()
+    slots.remove()
