@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import LargeBinary, String, Table, cast, or_, select
+from sqlalchemy import Column, ColumnElement, LargeBinary, String, Table, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from storage import keys
@@ -29,7 +29,13 @@ def scan(storage: Storage, account_id: str, email: str | None = None, post: Post
 
 
 def _rows(session: Session, table: Table, words: list[str]) -> Iterator[str]:
-    columns: list[Any] = [column if isinstance(column.type, LargeBinary) else cast(column, String) for column in table.columns]
-    named = or_(*(cast(column, String).contains(word, autoescape=True) for column in columns for word in words))
+    server = session.get_bind().dialect.name == "postgresql"
+    texts = [_text(column, server) for column in table.columns]
+    named = or_(*(text.contains(word, autoescape=True) for text in texts for word in words))
     for row in session.execute(select(*table.primary_key).where(named)):
         yield "/".join([table.name, *map(str, row)])
+
+
+def _text(column: Column[Any], server: bool) -> ColumnElement[str]:
+    """Bytes too: PostgreSQL would cast them to hexadecimal digits, in which no word is found."""
+    return func.encode(column, "escape") if server and isinstance(column.type, LargeBinary) else cast(column, String)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from hashlib import sha256
+from time import sleep
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from sqlalchemy import func, select
 
 from core.errors import LeaseLost, ServiceDown, UserError
 from core.settings import Settings
-from storage import accounts, adapters, erasure, idempotency, jobs, keys, mails, photos, receipts, scheduler
+from storage import accounts, adapters, endings, erasure, idempotency, jobs, keys, mails, photos, portraits, receipts, scheduler
 from storage.jobs import Lease
 from storage.objects import Erased, key_digest
 from storage.remains import scan
@@ -254,6 +256,55 @@ def test_an_erasure_that_the_store_interrupted_is_finished_by_the_scheduler(stor
     said_farewell(storage, post, receipt)
     assert scan(storage, home.account.id, EMAIL, post) == []
     assert receipt.body["object_key_sha256"] == sorted(map(key_digest, had))
+
+
+def test_what_is_just_ending_leaves_no_mail_behind(storage: Storage, home: Household, post: FakePost) -> None:
+    """The job's row is locked by its ending, whose mail no other transaction sees yet, when the erasure comes."""
+    with ThreadPoolExecutor(1) as other:
+        with storage.db.session() as session:
+            job = session.scalars(select(Job).where(Job.target_id == home.adapter.training_id)).one()
+            assert endings.fail(session, job, Job.id == job.id, "job/failed", "Only 4 photos show the cat.")
+            erasing = other.submit(erasure.erase, storage, post, "subject", home.miso.id)
+            sleep(0.5)
+            assert not erasing.done()
+        erasing.result(30)
+    assert scan(storage, home.miso.id) + scan(storage, job.id) + scan(storage, job.target_id) == []
+
+
+@pytest.mark.parametrize("scope", ["subject", "adapter"])
+def test_a_portrait_that_is_just_being_asked_for_goes_too(storage: Storage, home: Household, post: FakePost, scope: str) -> None:
+    target = {"subject": home.miso.id, "adapter": home.adapter.id}[scope]
+    with ThreadPoolExecutor(1) as other:
+        with storage.db.session() as session:
+            portrait, job = portraits.create(session, storage.settings, home.account.id, adapter_id=home.adapter.id, prompt="on a sofa")
+            erasing = other.submit(erasure.erase, storage, post, scope, target)
+            sleep(0.5)
+            assert not erasing.done()
+        erasing.result(30)
+    assert scan(storage, portrait.id) + scan(storage, job.id) == []
+
+
+def test_two_requests_at_once_get_one_receipt(storage: Storage, home: Household, post: FakePost) -> None:
+    """On PostgreSQL the second waits for the first one's lock, and then finds its target gone."""
+    had = keys_left(storage, home.account)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: erasure.erase(storage, post, "account", home.account.id, home.account.id), range(4)))
+    assert len({(receipt.id, receipt.signature) for receipt in found}) == 1
+    assert found[0].body["object_key_sha256"] == sorted(map(key_digest, had)) and found[0].body["object_versions"] == len(had)
+    mails.deliver_due(storage, post)
+    assert [template for _, template, _ in post.sent] == ["account_erased"]
+
+
+def test_late_messages_are_swept_like_late_objects(storage: Storage, home: Household, post: FakePost) -> None:
+    """An answer that was computed before the erasure is remembered after it."""
+    erasure.erase(storage, post, "subject", home.miso.id)
+    with storage.db.session() as session:
+        idempotency.begin(session, home.account.id, "late", "0" * 64)
+        idempotency.finish(session, home.account.id, "late", 201, f'{{"id": "{home.miso.id}"}}'.encode())
+    assert scan(storage, home.miso.id) == [f"idempotency_records/{home.account.id}/late"]
+    _age(storage, home.miso.id, swept_at=timedelta(minutes=2))
+    assert erasure.sweep_again(storage) == 1
+    assert scan(storage, home.miso.id) == []
 
 
 def test_an_unknown_scope_is_a_programming_error(storage: Storage, post: FakePost) -> None:
