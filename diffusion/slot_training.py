@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from diffusion.lora_slots import LoraSlots, Place
+from diffusion.lora_slots import LoraSlots
 
 
 class SlotTraining:
@@ -24,7 +24,7 @@ class SlotTraining:
         self.gradients = torch.zeros_like(self.master)
         self.untouched = True  # since they were zeroed: the first batch can be copied in
         self._leaves = [parameter for layer in slots.layers() for parameter in (layer.lora_A, layer.lora_B)]
-        self._views = [_dense(place, self.gradients) for place in slots.places]
+        self._views = [place.of(self.gradients) for place in slots.places]
         for leaf in self._leaves:
             leaf.requires_grad_(True)
 
@@ -68,8 +68,3 @@ class SlotTraining:
         for leaf in self._leaves:
             leaf.requires_grad_(False)
             leaf.grad = None
-
-
-def _dense(place: Place, gradients: torch.Tensor) -> torch.Tensor:
-    """[S, …] of one matrix. With a single slot its strides are those of a fresh gradient: only then are all copied in a few launches."""
-    return place.of(gradients) if len(gradients) > 1 else place.of(gradients[0]).unsqueeze(0)
