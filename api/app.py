@@ -41,6 +41,7 @@ ROUTERS = (
     adapters.router,
     portraits.router,
     portraits.styles_router,
+    portraits.poses_router,
     account.router,
     webhooks.router,
     health.router,

@@ -91,6 +91,7 @@ def image(storage: Storage, portrait_id: str, row: PortraitImage) -> Json:
     keys = ("n", "seed", "width", "height", "likeness", "sha256")
     name = f"{portrait_id}-{row.n}.png"
     urls = {"picture": link(storage, row.object_key), "download": link(storage, row.object_key, name)}
+    urls |= {"jpeg": f"/v1/portraits/{portrait_id}/images/{row.n}.jpg", "upscale": f"/v1/portraits/{portrait_id}/images/{row.n}/upscale"}
     return {key: getattr(row, key) for key in keys} | {"urls": urls}
 
 

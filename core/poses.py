@@ -46,12 +46,13 @@ LIMB_WIDTH, POINT_RADIUS = (
 
 
 class Pose(BaseModel):
-    """One skeleton. ``framing`` is how much of the subject is seen."""
+    """One skeleton. ``framing`` is how much of the subject is seen; ``words`` stand for the pose in a style's prompt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
     title: str
+    words: str
     framing: str
     points: dict[str, tuple[float, float]]
 

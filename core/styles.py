@@ -21,11 +21,13 @@ log = get_logger("core.styles")
 SHIPPED = Path(__file__).with_name("style_files")
 ADAPTER_SUFFIX = ".safetensors"
 NEEDS_ADAPTER = (Mode.STACKED, Mode.TWO_PASS)
+PLAIN_VIEW = "head and shoulders, seen from the front"
 NAME = r"^[a-z0-9-]{1,40}$"
 
 
 class Style(BaseModel):
-    """A named recipe. ``prompt`` holds ``{subject}``, which becomes «trigger_token class_word» (or the class word alone).
+    """A named recipe. ``prompt`` holds ``{subject}``, which becomes «trigger_token class_word» (or the class word alone), and may hold
+    ``{view}``: framing and pose, which another pose replaces.
 
     ``style_adapter`` is the name of a safetensors file beside the style's; ``bases`` the base models that it was made for (none: any).
     """
@@ -52,8 +54,8 @@ class Style(BaseModel):
             raise ValueError(f"mode {self.mode} needs a style_adapter")
         return self
 
-    def prompt_for(self, subject: str) -> str:
-        return self.prompt.replace("{subject}", subject)
+    def prompt_for(self, subject: str, view: str = PLAIN_VIEW) -> str:
+        return self.prompt.replace("{view}", view).replace("{subject}", subject)
 
     def suits(self, settings: Settings) -> bool:
         """Whether this service's base model can render it."""

@@ -8,7 +8,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from core.errors import UserError
-from core.words import new_id
+from core.words import SubjectKind, new_id
 from storage.tables import Consent, now
 
 TEXT = (
@@ -16,6 +16,19 @@ TEXT = (
     "including face measurements, and fits a private adapter to it, only to render the portraits that I ask for. "
     "Photos, adapter and portraits are kept until I erase them, which I can do at any time."
 )
+
+ADULT_TEXT = "The person in the photos is at least 18 years old."  # asked of every person; without it none becomes a subject
+
+
+def text_for(kind: SubjectKind, adult: bool, text: str = TEXT) -> str:
+    """What is agreed to for a subject of that kind. :class:`UserError` for a person who is not stated to be an adult: minors are no
+    subjects here, whoever consents."""
+    if kind != SubjectKind.PERSON:
+        return text.strip()
+    if not adult:
+        detail = f"State it («{ADULT_TEXT}», adult: true) if it is so. We make no adapters or portraits of minors."
+        raise UserError("consent/minor", "Only adults can be portrayed", detail)
+    return f"{text.strip()} {ADULT_TEXT}"
 
 
 def give(session: Session, account_id: str, subject_id: str | None, text: str) -> Consent:

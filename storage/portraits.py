@@ -16,8 +16,10 @@ from core.styles import Style, find_style
 from core.words import JobKind, JobState, Mode, new_id
 from storage import adapters, jobs, subjects
 from storage.tables import Adapter, Job, Portrait, PortraitImage, now
+from storage.wishes import NO_WISHES, Wishes
 
 LONGEST_PROMPT = 1000
+LARGEST_ENLARGED = 2048  # pixels a side, before
 
 
 def create(
@@ -32,14 +34,17 @@ def create(
     count: int = 1,
     params: dict[str, Any] | None = None,
     class_word: str = "subject",
+    wishes: Wishes = NO_WISHES,
 ) -> tuple[Portrait, Job]:
-    """A portrait and its job. Exactly one of ``style`` and ``prompt``; ``params`` overrides the style's (``lora_scale``, …).
+    """A portrait and its job. Exactly one of ``style`` and ``prompt``; ``params`` overrides the style's (``lora_scale``, …), ``wishes`` a
+    pose, a reference photo, the best of several.
 
     Without an adapter the base model renders ``class_word``. :class:`core.errors.UserError` says what to change.
     """
     adapter = _adapter(session, settings, account_id, adapter_id)
     subjects.open_account(session, account_id)
-    text, recipe = _text_and_recipe(settings, style, prompt)
+    wished = wishes.params(session, settings, adapter, count)
+    text, recipe = _text_and_recipe(settings, style, prompt, wishes.view)
     portrait = Portrait(
         id=new_id("por"),
         account_id=account_id,
@@ -47,10 +52,25 @@ def create(
         style=style,
         prompt=with_subject(text, adapter.trigger_token if adapter else "", adapter.class_word if adapter else class_word),
         seed=secrets.randbits(31) if seed is None else seed,
-        count=_count(settings, count),
-        params=recipe | (params or {}),
+        count=_count(settings, wishes.best_of or count),
+        params=recipe | wished | (params or {}),
         created_at=now(),
     )
+    session.add(portrait)
+    session.flush()
+    return portrait, jobs.create(session, account_id, JobKind.PORTRAIT, portrait.id)
+
+
+def enlarge(session: Session, account_id: str, portrait_id: str, n: int) -> tuple[Portrait, Job]:
+    """A portrait of its own: picture ``n`` at twice its size. :class:`core.errors.UserError` if it is large already."""
+    subjects.open_account(session, account_id)
+    image, (source, _) = get_image(session, account_id, portrait_id, n), get(session, account_id, portrait_id)
+    if max(image.width, image.height) > LARGEST_ENLARGED:
+        detail = f"Pictures up to {LARGEST_ENLARGED} pixels a side are enlarged."
+        raise UserError("portrait/too-large", "This picture is as large as it gets", detail)
+    same = {name: getattr(source, name) for name in ("adapter_id", "style", "prompt")}
+    params = {"mode": Mode.UPSCALE, "source": {"portrait": portrait_id, "n": n}}
+    portrait = Portrait(id=new_id("por"), account_id=account_id, seed=image.seed, count=1, params=params, created_at=now(), **same)
     session.add(portrait)
     session.flush()
     return portrait, jobs.create(session, account_id, JobKind.PORTRAIT, portrait.id)
@@ -138,12 +158,12 @@ def _adapter(session: Session, settings: Settings, account_id: str, adapter_id: 
     return adapter
 
 
-def _text_and_recipe(settings: Settings, style: str | None, prompt: str | None) -> tuple[str, dict[str, Any]]:
+def _text_and_recipe(settings: Settings, style: str | None, prompt: str | None, view: str) -> tuple[str, dict[str, Any]]:
     if (style is None) == (prompt is None):
         raise UserError("portrait/style-or-prompt", "Choose a style or write a prompt", "Send exactly one of style and prompt.")
     if style is not None:
         found = find_style(settings, style)
-        return found.prompt, _recipe(found)
+        return found.prompt_for("{subject}", view), _recipe(found)
     text = " ".join((prompt or "").split())
     if not 1 <= len(text) <= LONGEST_PROMPT:
         raise UserError("portrait/prompt", "This prompt cannot be used", f"Write 1 to {LONGEST_PROMPT} characters.")

@@ -11,6 +11,7 @@ from storage import consents
 from storage.tables import Account, Consent, Photo, Subject, now
 
 PER_ACCOUNT = 200
+WORDS_FOR_MINORS = frozenset("baby boy boys child children girl girls infant kid kids minor newborn teen teenager toddler".split())  # noqa: SIM905
 
 
 def create(session: Session, account_id: str, name: str, kind: str, consent_text: str, class_word: str | None = None) -> Subject:
@@ -19,13 +20,23 @@ def create(session: Session, account_id: str, name: str, kind: str, consent_text
     held = session.scalar(select(func.count()).where(Subject.account_id == account_id)) or 0
     if held >= PER_ACCOUNT:
         raise UserError("subjects/too-many", "Too many subjects", f"Erase some: an account holds at most {PER_ACCOUNT}.", status=409)
-    kind_ = _kind(kind)
+    kind_ = known_kind(kind)
+    require_adult(kind_, consent_text, class_word)
     subject = Subject(id=new_id("sub"), account_id=account_id, name=_name(name), kind=kind_, class_word=_class_word(class_word, kind_))
     subject.created_at = now()
     session.add(subject)
     session.flush()
     consents.give(session, account_id, subject.id, consent_text)
     return subject
+
+
+def require_adult(kind: SubjectKind, consent_text: str, class_word: str | None) -> None:
+    """A person is a subject only if they were stated to be an adult, and nobody is one under a word for a child."""
+    if kind in (SubjectKind.PERSON, SubjectKind.OTHER) and set((class_word or "").lower().replace("-", " ").split()) & WORDS_FOR_MINORS:
+        detail = f"«{class_word}» is a word for a child. We make no adapters or portraits of minors."
+        raise UserError("consent/minor", "Only adults can be portrayed", detail)
+    if kind == SubjectKind.PERSON and consents.ADULT_TEXT not in consent_text:
+        consents.text_for(kind, adult=False)
 
 
 def get(session: Session, account_id: str, subject_id: str) -> Subject:
@@ -78,7 +89,7 @@ def _name(name: str) -> str:
     return name
 
 
-def _kind(kind: str) -> SubjectKind:
+def known_kind(kind: str) -> SubjectKind:
     try:
         return SubjectKind(kind)
     except ValueError:

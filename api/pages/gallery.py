@@ -14,12 +14,14 @@ from api.erasing import erase
 from api.pages.common import latest_training, new_router, newest_adapter, running_id, see
 from api.rendering import render
 from api.routes.adapters import download_url
-from api.routes.portraits import NewPortrait, start
+from api.routes.portraits import NewPortrait, start, start_enlarging
 from api.state import Shared, State
+from core.bases import modes_of
 from core.errors import UserError
+from core.poses import POINTS, pose_bank
 from core.styles import offered
-from core.words import JobKind
-from storage import adapters, portraits, subjects, watching
+from core.words import JobKind, Mode
+from storage import adapters, photos, portraits, subjects, watching
 from storage.paging import page
 from storage.tables import Adapter, Job, Portrait, PortraitImage, Subject
 
@@ -41,8 +43,21 @@ def show_gallery(
     cards = [_card(state, row, jobs[row.id], images[row.id]) for row in found.items]
     facts = {"subject": subject, "adapter": adapter, "portraits": cards, "next_cursor": found.next_cursor, "typical": typical}
     facts |= {"samples": views.samples(state.storage, adapter), "running": running, "error": error}
+    facts |= _choices(state, caller, subject)
     status = error.status if error else 200
     return render(request, "gallery.html", status, **facts, styles=list(offered(state.settings).values()))
+
+
+def _choices(state: State, caller: Caller, subject: Subject) -> dict[str, Any]:
+    """What this base model can do besides styles: poses by framing, photos to draw from."""
+    modes, framings, references = modes_of(state.settings), {}, []
+    if Mode.POSE in modes:
+        for pose in pose_bank().values():
+            framings.setdefault(pose.framing, []).append(pose)
+    if Mode.REFERENCE in modes:
+        with state.storage.db.reader() as session:
+            references = [views.photo(state.storage, row) for row in photos.usable(session, subject.id)]
+    return {"framings": framings, "references": references, "point_colours": POINTS}
 
 
 def _card(state: State, row: Portrait, job: Job, images: list[PortraitImage]) -> dict[str, Any]:
@@ -54,10 +69,13 @@ def _card(state: State, row: Portrait, job: Job, images: list[PortraitImage]) ->
 def make(
     request: Request, subject_id: str, state: Shared, caller: SignedIn, adapter_id: Text, style: Text = "", prompt: Text = "",
     count: Text = "1", seed: Text = "", lora_scale: Text = "", guidance_scale: Text = "", num_inference_steps: Text = "",
+    pose: Text = "", reference_photo: Text = "", ranked: Text = "",
 ) -> Response:  # fmt: skip
     numbers = {"seed": seed, "lora_scale": lora_scale, "guidance_scale": guidance_scale, "num_inference_steps": num_inference_steps}
     words = {"style": style} if style else {"prompt": prompt}
-    asked = {"adapter_id": adapter_id, "count": count, **words, **{name: value for name, value in numbers.items() if value.strip()}}
+    wishes = {"pose": pose, "reference_photo": reference_photo, "best_of": count if ranked == "yes" and count != "1" else ""}
+    asked = {"adapter_id": adapter_id, "count": count, **words}
+    asked |= {name: value for name, value in (numbers | wishes).items() if value.strip()}
     try:
         portrait, _job = start(state, caller, _parsed(asked))
     except UserError as error:
@@ -90,6 +108,12 @@ def card(request: Request, portrait_id: str, state: Shared, caller: SignedIn) ->
         images = portraits.images(session, [portrait_id])[portrait_id]
         subject = _subject_of(state, caller, portrait)
     return render(request, "_portrait.html", portrait=_card(state, portrait, job, images), subject=subject)
+
+
+@router.post("/portraits/{portrait_id}/images/{n}/upscale")
+def upscale(portrait_id: str, n: int, state: Shared, caller: SignedIn) -> Response:
+    portrait, _job = start_enlarging(state, caller, portrait_id, n)
+    return see(f"/subjects/{_subject_of(state, caller, portrait).id}#{portrait.id}")
 
 
 @router.post("/portraits/{portrait_id}/cancel")

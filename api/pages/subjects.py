@@ -21,7 +21,7 @@ from api.routes.trainings import NewTraining, start
 from api.state import Shared, State
 from core.errors import UserError
 from core.words import JobState, SubjectKind
-from storage import photos, subjects
+from storage import consents, photos, subjects
 from storage.paging import page
 from storage.retention_rules import photos_go_at
 from storage.tables import Job, Training
@@ -40,10 +40,11 @@ def new(request: Request, state: Shared, caller: SignedIn) -> Response:
 @router.post("/subjects")
 def create(
     request: Request, state: Shared, caller: SignedIn, name: Text = "", kind: Text = "", class_word: Text = "", consent: Text = "",
-    consent_sha256: Text = "",
+    consent_sha256: Text = "", adult: Text = "",
 ) -> Response:  # fmt: skip
     try:
-        text = agreed_text(state.site, consent == "yes", consent_sha256)
+        agreed = agreed_text(state.site, consent == "yes", consent_sha256)
+        text = consents.text_for(subjects.known_kind(kind), adult == "yes", agreed)
         with state.storage.db.session() as session:
             subject = subjects.create(session, caller.account_id, name, kind, text, class_word or None)
     except UserError as error:
@@ -55,7 +56,8 @@ def _form(request: Request, state: State, form: dict[str, str], error: UserError
     with state.storage.db.reader() as session:
         says = promise(state, session)
     status = error.status if error else 200
-    return render(request, "subject_new.html", status, form=form, error=error, kinds=list(SubjectKind), promise=says)
+    facts = {"kinds": list(SubjectKind), "promise": says, "adult_text": consents.ADULT_TEXT}
+    return render(request, "subject_new.html", status, form=form, error=error, **facts)
 
 
 @router.get("/subjects/{subject_id}")

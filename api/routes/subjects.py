@@ -28,6 +28,9 @@ class NewSubject(BaseModel):
     class_word: str | None = Field(None, max_length=80, description="Refines the kind: a breed for a pet.")
     consent: bool = Field(False, description="True: the customer read and agreed to the text at /v1/consent.")
     consent_sha256: str = Field("", description="Sha-256 of the text that was shown.")
+    adult: bool = Field(
+        False, description="True: the customer stated what /v1/consent asks of persons (adult_text). Required for a person."
+    )
 
 
 def agreed_text(site: Site, consent: bool, digest: str) -> str:
@@ -43,7 +46,7 @@ def agreed_text(site: Site, consent: bool, digest: str) -> str:
 
 @router.post("", status_code=201)
 def create(body: NewSubject, state: Shared, caller: SignedIn) -> dict[str, Any]:
-    text = agreed_text(state.site, body.consent, body.consent_sha256)
+    text = consents.text_for(body.kind, body.adult, agreed_text(state.site, body.consent, body.consent_sha256))
     with state.storage.db.session() as session:
         subject = subjects.create(session, caller.account_id, body.name, body.kind, text, body.class_word)
     return views.subject(subject, {})
@@ -77,6 +80,6 @@ consent_router = APIRouter(prefix="/v1", tags=["subjects"])
 
 @consent_router.get("/consent")
 def consent_text(state: Shared) -> dict[str, str]:
-    """The text that a person must be shown before a subject is made."""
+    """The text that a person must be shown before a subject is made, and what must be stated besides of a subject who is a person."""
     assert state.site.consent_text == consents.TEXT.strip()
-    return {"text": state.site.consent_text, "sha256": state.site.consent_sha256}
+    return {"text": state.site.consent_text, "sha256": state.site.consent_sha256, "adult_text": consents.ADULT_TEXT}

@@ -13,6 +13,20 @@ function showPrompt() {
 styles.forEach((style) => style.addEventListener("change", () => { showPrompt(); if (!promptField.hidden) promptField.querySelector("textarea").focus(); }));
 showPrompt();
 
+// A closed picker says what is chosen in it; a pose and a photo exclude each other.
+const pickers = [...document.querySelectorAll("[data-picker]")];
+for (const picker of pickers) {
+  picker.addEventListener("change", () => {
+    const chosen = picker.querySelector("input:checked");
+    picker.querySelector("[data-chosen]").textContent = chosen.dataset.label ? `· ${chosen.dataset.label}` : "";
+    if (!chosen.value) return;
+    for (const other of pickers.filter((one) => one !== picker)) {
+      const none = other.querySelector('input[value=""]');
+      if (!none.checked) { none.checked = true; other.querySelector("[data-chosen]").textContent = ""; }
+    }
+  });
+}
+
 document.querySelectorAll(".portrait[data-events]").forEach(follow);
 
 function follow(card) {

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
+from core.poses import pose_bank
+from core.settings import Settings
 from core.words import JobState
+from diffusion.provenance import read_marks
 from storage import adapters, keys, portraits, trainings
 from storage.tables import Adapter, PortraitImage, now
 from storage.wiring import Storage
@@ -184,3 +188,107 @@ def test_a_portrait_under_way_shows_what_it_looks_like_so_far(customer: Customer
         job.state, job.progress = JobState.PROCESSING, {"step": 3, "total": 20, "preview": "data:image/jpeg;base64,AAAA"}
     assert 'src="data:image/jpeg;base64,AAAA"' in customer.client.get(card).text
     assert "img-src 'self' blob: data:" in customer.client.get(card).headers["Content-Security-Policy"]
+
+
+@pytest.fixture
+def posing(settings: Settings) -> None:
+    """A service whose base model takes poses: the settings name a ControlNet."""
+    settings.controlnet = "some/control"
+    settings.__dict__.pop("controlnet_path", None)
+
+
+def order(customer: Customer, adapter: str, **wishes: object) -> dict:
+    return customer.client.post("/v1/portraits", json={"adapter_id": adapter, "style": "oil-painting", **wishes}).json()
+
+
+def test_a_pose_replaces_the_styles_view_and_mode(customer: Customer, adapter: str, posing: None) -> None:
+    poses = {pose["name"] for pose in customer.client.get("/v1/poses").json()["items"]}
+    assert "close-up-left" in poses
+    portrait = order(customer, adapter, pose="close-up-left")
+    assert (portrait["params"]["mode"], portrait["params"]["pose"]) == ("pose", "close-up-left")
+    assert "in close-up, turned to the left" in portrait["prompt"]
+    assert "front" not in portrait["prompt"]
+    assert order(customer, adapter, pose="handstand")["type"] == "urn:likeness:not-found"
+    assert order(customer, adapter, pose="close-up-left", reference_photo="largest")["type"] == "urn:likeness:portrait/pose-and-photo"
+
+
+def test_without_a_controlnet_there_are_no_poses(customer: Customer, adapter: str, settings: Settings) -> None:
+    settings.controlnet = ""
+    settings.__dict__.pop("controlnet_path", None)
+    assert customer.client.get("/v1/poses").json()["items"] == []
+    assert order(customer, adapter, pose="close-up-left")["type"] == "urn:likeness:portrait/mode"
+
+
+def test_a_portrait_may_be_drawn_from_a_usable_photo_of_the_same_subject(customer: Customer, adapter: str) -> None:
+    own = customer.photos(customer.client.get(f"/v1/adapters/{adapter}").json()["subject_id"])[0]["id"]
+    params = order(customer, adapter, reference_photo=own)["params"]
+    assert (params["mode"], params["reference_photo"]) == ("reference", own)
+    other = customer.photos(customer.photographed(1))[0]["id"]
+    assert order(customer, adapter, reference_photo=other)["type"] == "urn:likeness:portrait/no-reference"
+    assert order(customer, adapter, reference_photo="pho_x")["type"] == "urn:likeness:not-found"
+
+
+def test_the_best_of_several_has_bounds(customer: Customer, adapter: str) -> None:
+    portrait = order(customer, adapter, best_of=4)
+    assert (portrait["count"], portrait["params"]["best_of"]) == (4, 4)
+    for wishes in ({"best_of": 1}, {"best_of": 9}, {"best_of": 4, "count": 2}):
+        assert order(customer, adapter, **wishes)["type"] == "urn:likeness:portrait/best-of"
+    bare = customer.client.post("/v1/portraits", json={"style": "oil-painting", "class_word": "cat", "best_of": 4}).json()
+    assert bare["type"] == "urn:likeness:portrait/best-of"
+
+
+def test_a_picture_is_enlarged_as_a_portrait_of_its_own(customer: Customer, adapter: str, storage: Storage) -> None:
+    portrait = order(customer, adapter)
+    rendered(customer, storage, portrait)
+    (image,) = customer.client.get(portrait["urls"]["get"]).json()["images"]
+    answer = customer.client.post(image["urls"]["upscale"])
+    assert answer.status_code == 201
+    enlarged = answer.json()
+    assert enlarged["params"] == {"mode": "upscale", "source": {"portrait": portrait["id"], "n": 0}}
+    assert (enlarged["adapter_id"], enlarged["style"], enlarged["count"]) == (adapter, "oil-painting", 1)
+    assert customer.client.post(f"/v1/portraits/{portrait['id']}/images/7/upscale").status_code == 404
+    with storage.db.session() as session:
+        session.scalars(select(PortraitImage)).one().width = 4096
+    assert customer.client.post(image["urls"]["upscale"]).json()["type"] == "urn:likeness:portrait/too-large"
+
+
+def test_a_picture_comes_as_jpeg_with_its_marks(customer: Customer, adapter: str, storage: Storage) -> None:
+    portrait = order(customer, adapter)
+    rendered(customer, storage, portrait)
+    (image,) = customer.client.get(portrait["urls"]["get"]).json()["images"]
+    answer = customer.client.get(image["urls"]["jpeg"])
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    assert read_marks(answer.content)["digital_source_type"].endswith("/trainedAlgorithmicMedia")
+    assert ".jpg" in answer.headers["content-disposition"]
+
+
+def test_pictures_of_another_account_are_neither_given_out_nor_enlarged(customer: Customer, adapter: str, storage: Storage) -> None:
+    portrait = order(customer, adapter)
+    rendered(customer, storage, portrait)
+    leo = sign_in(TestClient(customer.client.app, base_url=SITE, headers={"Origin": SITE}), storage, "leo@example.com").client
+    image = f"/v1/portraits/{portrait['id']}/images/0"
+    answers = [leo.get(f"{image}.jpg"), leo.post(f"{image}/upscale"), leo.post(f"/portraits/{portrait['id']}/images/0/upscale")]
+    assert [answer.status_code for answer in answers] == [404] * 3
+
+
+def test_the_page_offers_what_the_base_model_can_do(customer: Customer, adapter: str, storage: Storage, posing: None) -> None:
+    subject = customer.client.get(f"/v1/adapters/{adapter}").json()["subject_id"]
+    page = customer.client.get(f"/subjects/{subject}").text
+    assert page.count('name="pose"') == 1 + len(pose_bank())
+    assert page.count('name="reference_photo"') == 1 + 10
+    form = {"adapter_id": adapter, "style": "oil-painting", "count": "3", "ranked": "yes", "pose": "portrait-up", "reference_photo": ""}
+    assert customer.client.post(f"/subjects/{subject}/portraits", data=form).status_code == 303
+    portrait = customer.client.get("/v1/portraits").json()["items"][0]
+    assert (portrait["count"], portrait["params"]["best_of"], portrait["params"]["pose"]) == (3, 3, "portrait-up")
+    rendered(customer, storage, portrait)
+    page = customer.client.get(f"/subjects/{subject}").text
+    assert "Enlarge ×2" in page
+    enlarged = customer.client.post(f"/portraits/{portrait['id']}/images/0/upscale")
+    assert enlarged.headers["location"].startswith(f"/subjects/{subject}#por_")
+
+
+def test_a_page_without_those_modes_does_not_offer_them(customer: Customer, adapter: str, settings: Settings) -> None:
+    settings.controlnet = ""
+    settings.__dict__.pop("controlnet_path", None)
+    subject = customer.client.get(f"/v1/adapters/{adapter}").json()["subject_id"]
+    assert 'name="pose"' not in customer.client.get(f"/subjects/{subject}").text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from httpx import Response
 from sqlalchemy import select
 
 from storage import consents
@@ -60,3 +61,40 @@ def test_a_refused_post_may_be_repeated_with_the_same_key(customer: Customer) ->
     consent = customer.client.get("/v1/consent").json()["sha256"]
     body = {"name": "Minka", "kind": "cat", "consent": True, "consent_sha256": consent}
     assert customer.client.post("/v1/subjects", json=body, headers={"Idempotency-Key": "k"}).status_code == 201
+
+
+def person(customer: Customer, **changes: object) -> Response:
+    consent = customer.client.get("/v1/consent").json()
+    body = {"name": "Mara", "kind": "person", "consent": True, "consent_sha256": consent["sha256"], **changes}
+    return customer.client.post("/v1/subjects", json=body)
+
+
+def test_a_person_becomes_a_subject_only_with_the_statement_that_they_are_an_adult(customer: Customer, storage: Storage) -> None:
+    for changes in ({}, {"adult": False}):
+        refused = person(customer, **changes)
+        assert (refused.status_code, refused.json()["type"]) == (422, "urn:likeness:consent/minor")
+        assert "minors" in refused.json()["detail"]
+    assert person(customer, adult=True).status_code == 201
+    with storage.db.reader() as session:
+        consent = session.scalars(select(Consent)).one()
+    assert consent.text == f"{consents.TEXT} {customer.client.get('/v1/consent').json()['adult_text']}"
+
+
+def test_no_word_for_a_child_is_taken_for_a_class_word(customer: Customer) -> None:
+    for kind in ("person", "other"):
+        refused = person(customer, kind=kind, adult=True, class_word="teenager")
+        assert refused.json()["type"] == "urn:likeness:consent/minor"
+    assert person(customer, adult=True, class_word="woman").status_code == 201
+
+
+def test_pets_need_no_statement(customer: Customer) -> None:
+    assert person(customer, kind="dog").status_code == 201
+
+
+def test_the_page_asks_for_the_statement_and_explains_its_lack(customer: Customer) -> None:
+    form = customer.client.get("/subjects/new").text
+    assert consents.ADULT_TEXT in form
+    fields = {"name": "Mara", "kind": "person", "consent": "yes", "consent_sha256": customer.client.get("/v1/consent").json()["sha256"]}
+    refused = customer.client.post("/subjects", data=fields)
+    assert (refused.status_code, "Only adults can be portrayed" in refused.text) == (422, True)
+    assert customer.client.post("/subjects", data={**fields, "adult": "yes"}).status_code == 303

@@ -37,7 +37,9 @@ def test_a_turned_head_has_its_nose_on_that_side():
 
 
 def test_a_broken_bank_names_its_file(tmp_path):
-    (tmp_path / "mine.toml").write_text('framing = "portrait"\n[[pose]]\nname = "a"\ntitle = "A"\npoints = {tail = [0.5, 0.5]}\n')
+    (tmp_path / "mine.toml").write_text(
+        'framing = "portrait"\n[[pose]]\nname = "a"\ntitle = "A"\nwords = "a"\npoints = {tail = [0.5, 0.5]}\n'
+    )
     with pytest.raises(ValueError, match=r"(?s)mine\.toml.*tail"):
         pose_bank(tmp_path)
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import UserError
 from core.settings import Settings
-from core.words import JobState, PhotoVerdict
+from core.words import JobState, PhotoVerdict, SubjectKind
 from storage import adapters, consents, photos, portraits, subjects, trainings
 from storage.tables import Account, Adapter, Job, Photo, Subject, now
 from storage.trigger import new_trigger_token
@@ -231,3 +231,11 @@ def test_a_foreign_id_does_not_exist(storage: Storage, settings: Settings, world
     with storage.db.reader() as session:
         assert portraits.get_image(session, subject.account_id, portrait.id, 0).n == 0
         assert [image.n for image in portraits.images(session, [portrait.id])[portrait.id]] == [0]
+
+
+def test_no_way_leads_past_the_statement_that_a_person_is_an_adult(storage: Storage, account: Account) -> None:
+    with storage.db.session() as session, pytest.raises(UserError, match="minors"):
+        subjects.create(session, account.id, "Mara", "person", consents.TEXT)
+    with storage.db.session() as session:
+        text = consents.text_for(SubjectKind.PERSON, adult=True)
+        assert subjects.create(session, account.id, "Mara", "person", text).kind == "person"
