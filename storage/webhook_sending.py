@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -39,7 +39,9 @@ def deliver_due(storage: Storage, endpoints: Endpoints | None = None) -> int:
     ends, delivered = time.monotonic() + PASS_S, 0
     with _threads() as pool:
         while time.monotonic() < ends and (taken := [one for one in due(storage) if outgoing.take(storage, one, SENDING_S)]):
-            delivered += sum(pool.map(lambda one: _attempt(storage, one, endpoints), taken, timeout=TOTAL_S * 2))
+            attempts = [pool.submit(_attempt, storage, one, endpoints) for one in taken]
+            done = wait(attempts, timeout=TOTAL_S * 2).done  # what hangs in a name server notes its end by itself
+            delivered += sum(attempt.result() for attempt in done)
     return delivered
 
 
@@ -108,4 +110,4 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
     try:
         yield pool
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # one that hangs in a name server ends by itself
+        pool.shutdown(wait=False, cancel_futures=True)

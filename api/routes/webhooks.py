@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from api import webhook_views
 from api.auth import Caller, SignedIn
+from api.idempotency import IdempotentRoute
 from api.paged import Cursor, Limit, listed
 from api.state import Shared, State
 from storage import webhooks
@@ -17,6 +18,7 @@ from storage.webhook_events import EVENTS, TEST
 from storage.webhook_http import Endpoints
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+repeatable = APIRouter(route_class=IdempotentRoute)  # POSTs whose answer holds no secret, and may so be remembered
 
 
 class NewWebhook(BaseModel):
@@ -73,7 +75,7 @@ def rotate_secret(webhook_id: str, state: Shared, caller: SignedIn) -> dict[str,
     return webhook_views.webhook(webhook) | {"secret": webhook.secret}
 
 
-@router.post("/{webhook_id}/test", status_code=202)
+@repeatable.post("/{webhook_id}/test", status_code=202)
 def send_test(webhook_id: str, state: Shared, caller: SignedIn) -> dict[str, Any]:
     """Queues a message of type webhook.test; look it up in a few seconds to see what the endpoint answered."""
     with state.storage.db.session() as session:
@@ -95,8 +97,11 @@ def get_delivery(webhook_id: str, delivery_id: str, state: Shared, caller: Signe
         return webhook_views.delivery(webhooks.get_delivery(session, caller.account_id, webhook_id, delivery_id))
 
 
-@router.post("/{webhook_id}/deliveries/{delivery_id}/replay", status_code=202)
+@repeatable.post("/{webhook_id}/deliveries/{delivery_id}/replay", status_code=202)
 def replay(webhook_id: str, delivery_id: str, state: Shared, caller: SignedIn) -> dict[str, Any]:
     """Sends it once more, under the same webhook-id."""
     with state.storage.db.session() as session:
         return webhook_views.delivery(webhooks.replay(session, caller.account_id, webhook_id, delivery_id))
+
+
+router.include_router(repeatable)

@@ -10,10 +10,10 @@ from sqlalchemy import select, update
 
 from mail import messages
 from mail.post import Post
-from storage import mails
+from storage import mails, retention
 from storage.receipts import public_key, verify
 from storage.remains import scan
-from storage.tables import Account, now
+from storage.tables import Account, Mail, Photo, RetentionNotice, now
 from storage.wiring import Storage
 from tests.unit.api.site import Customer
 
@@ -92,3 +92,17 @@ def test_a_visit_counts_as_use_though_the_session_is_old(customer: Customer, sto
 def test_the_account_says_how_long_things_are_kept(customer: Customer) -> None:
     kept = customer.client.get("/v1/account").json()["retention"]
     assert kept == {"photos_kept_days": 30, "portraits_kept_days": None, "idle_account_days": None, "notice_days": 7}
+
+
+def test_what_the_retention_schedule_erased_has_a_receipt_to_look_at(customer: Customer, storage: Storage) -> None:
+    subject = customer.photographed(2)
+    with storage.db.session() as session:
+        session.execute(update(Photo).values(created_at=now() - timedelta(days=30)))
+    assert retention.announce(storage) == 1
+    with storage.db.session() as session:
+        session.execute(update(RetentionNotice).values(erase_after=now()))
+    assert retention.expire(storage, Post(storage.settings)) == 1
+    with storage.db.reader() as session:
+        mail = session.scalars(select(Mail).where(Mail.template == "photos_erased")).one()
+    assert "The photos are erased" in customer.client.get(f"/receipts/{mail.context['receipt_id']}").text
+    assert customer.photos(subject) == []

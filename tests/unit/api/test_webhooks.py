@@ -88,6 +88,13 @@ def _make_due(storage: Storage) -> None:
         session.execute(update(WebhookDelivery).values(next_attempt_at=now()))
 
 
+def test_a_test_that_is_asked_for_twice_with_one_key_is_sent_once(customer: Customer, receiver: Receiver, storage: Storage) -> None:
+    made = create(customer, receiver.url)
+    answers = [customer.client.post(made["urls"]["test"], headers={"Idempotency-Key": "once"}) for _ in range(2)]
+    assert answers[0].json() == answers[1].json()
+    assert webhook_sending.deliver_due(storage) == 1
+
+
 def test_removed(customer: Customer, receiver: Receiver) -> None:
     path = create(customer, receiver.url)["urls"]["get"]
     assert customer.client.delete(path).status_code == 204
