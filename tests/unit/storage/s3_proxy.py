@@ -30,6 +30,7 @@ class Habits:
     ignores_encryption: bool = False
     breaks_off: int = 0  # so many of the next bodies end in the middle
     wants_md5: bool = False
+    guards_origins: bool = False  # browsers are told what the bucket's CORS rules say, and nothing else
     seen: list[str] = field(default_factory=list)
 
 
@@ -43,6 +44,9 @@ class _Handler(BaseHTTPRequestHandler):
         habits: Habits = self.server.habits  # type: ignore[attr-defined]
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         habits.seen.append(f"{self.command} {urlsplit(self.path).path}")
+        if habits.guards_origins and self.command == "OPTIONS":
+            self._answer(200 if self._welcome() else 403, b"")
+            return
         status = habits.fails.pop(0) if habits.fails else self._judged(habits, body)
         if status:
             self._answer(status, b"<Error><Code>Refused</Code></Error>")
@@ -78,9 +82,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, content: bytes, headers: httpx.Headers | None = None, sent: int | None = None) -> None:
         self.send_response(status)
+        guards = self.server.habits.guards_origins  # type: ignore[attr-defined]
         for name, value in (headers or {}).items():
-            if name.lower() not in _ENDS_HERE:
+            if name.lower() not in _ENDS_HERE and not (guards and name.lower().startswith("access-control-")):
                 self.send_header(name, value)
+        for name, value in (self._welcome() if guards else {}).items():
+            self.send_header(name, value)
         length = (headers or {}).get("content-length", "0") if self.command == "HEAD" else len(content)
         self.send_header("Content-Length", str(length))
         self.end_headers()
@@ -88,6 +95,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[:sent])
         if sent is not None:
             self.close_connection = True
+
+    def _welcome(self) -> dict[str, str]:
+        """The CORS headers for the page that asks, by the bucket's rules; none for a stranger's."""
+        origin, bucket = self.headers.get("Origin", ""), urlsplit(self.path).path.split("/")[1]
+        method = self.headers.get("Access-Control-Request-Method", self.command)
+        rules = httpx.get(f"{self.server.upstream}/{bucket}?cors", trust_env=False).text  # type: ignore[attr-defined]
+        for rule in re.findall(r"<CORSRule>(.*?)</CORSRule>", rules, re.DOTALL):
+            if f"<AllowedOrigin>{origin}<" in rule and f"<AllowedMethod>{method}<" in rule:
+                asked = self.headers.get("Access-Control-Request-Headers", "")
+                allowed = {"Access-Control-Allow-Headers": asked} if asked and "<AllowedHeader>*<" in rule else {}
+                return {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Methods": method, **allowed}
+        return {}
 
     def _signed(self) -> bool:
         """AWS Signature Version 4 in the query, worked out anew from what really arrived."""
