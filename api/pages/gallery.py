@@ -18,7 +18,7 @@ from api.routes.portraits import NewPortrait, start, start_enlarging
 from api.state import Shared, State
 from core.bases import modes_of
 from core.errors import UserError
-from core.poses import POINTS, pose_bank
+from core.poses import POINTS, Pose, pose_bank
 from core.styles import offered
 from core.words import JobKind, Mode
 from storage import adapters, photos, portraits, subjects, watching
@@ -50,7 +50,9 @@ def show_gallery(
 
 def _choices(state: State, caller: Caller, subject: Subject) -> dict[str, Any]:
     """What this base model can do besides styles: poses by framing, photos to draw from."""
-    modes, framings, references = modes_of(state.settings), {}, []
+    modes = modes_of(state.settings)
+    framings: dict[str, list[Pose]] = {}
+    references: list[dict[str, Any]] = []
     if Mode.POSE in modes:
         for pose in pose_bank().values():
             framings.setdefault(pose.framing, []).append(pose)
