@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from likeness import cli_erasure, cli_jobs, cli_mails, models
+from likeness import cli_erasure, cli_jobs, cli_mails, cli_styles, models
 from likeness.plain import out, plainly, settings_with
 
 OPERATORS = "For operators"
@@ -19,6 +19,7 @@ evaluate_app = typer.Typer(no_args_is_help=True, help="Measure likeness, prompt 
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(cli_jobs.app, name="jobs", rich_help_panel=OPERATORS)
 app.add_typer(cli_mails.app, name="mails", rich_help_panel=OPERATORS)
+app.add_typer(cli_styles.app, name="styles", rich_help_panel=OPERATORS)
 app.add_typer(models.app, name="models", rich_help_panel=OPERATORS)
 for command in cli_erasure.COMMANDS:
     app.command(rich_help_panel=OPERATORS)(command)
