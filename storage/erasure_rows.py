@@ -35,7 +35,7 @@ from storage.tables import (
 _MENTIONS: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (Mail, ("context", "dedupe_key")),
     (WebhookDelivery, ("payload",)),
-    (IdempotencyRecord, ("body",)),
+    (IdempotencyRecord, ("body", "target_id")),
 )
 
 

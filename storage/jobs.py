@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from core.errors import JobCanceled, JobFailed, LeaseLost, ServiceDown, UserError, WorkerStopping
 from core.logs import bind, get_logger
 from core.words import JobKind, JobState, new_id
-from storage import endings
+from storage import endings, idempotency
 from storage.heartbeat import beating
 from storage.leases import Lease
 from storage.publishing import publish_new, unpublished
@@ -33,6 +33,7 @@ def create(session: Session, account_id: str, kind: JobKind, target_id: str) -> 
     job = Job(id=new_id("job"), account_id=account_id, kind=kind, target_id=target_id, state=JobState.STARTING, created_at=now(), **values)
     session.add(job)
     session.flush()
+    idempotency.made(session, target_id)
     return job
 
 

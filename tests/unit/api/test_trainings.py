@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from core.words import JobState
 from storage import trainings
-from storage.tables import now
+from storage.tables import IdempotencyRecord, now
 from storage.wiring import Storage
 from tests.unit.api.conftest import sign_in
 from tests.unit.api.site import SITE, Customer
@@ -46,6 +48,17 @@ def test_the_same_key_starts_it_once(customer: Customer) -> None:
     assert first.json()["id"] == again.json()["id"]
     other = customer.client.post("/v1/trainings", json={"subject_id": "x"}, headers={"Idempotency-Key": "k"})
     assert other.status_code == 422
+
+
+def test_a_repeat_finds_what_was_made_by_a_process_that_died_before_it_answered(customer: Customer, storage: Storage) -> None:
+    body, key = {"subject_id": customer.photographed(10)}, {"Idempotency-Key": "k"}
+    first = customer.client.post("/v1/trainings", json=body, headers=key).json()
+    with storage.db.session() as session:
+        record = session.scalars(select(IdempotencyRecord)).one()
+        record.status, record.body, record.created_at = None, None, now() - timedelta(minutes=5)  # as a kill leaves it
+    again = customer.client.post("/v1/trainings", json=body, headers=key)
+    assert (again.status_code, again.json()) == (201, first)
+    assert [one["id"] for one in customer.client.get("/v1/trainings").json()["items"]] == [first["id"]]
 
 
 def test_an_unknown_recipe_field_is_refused(customer: Customer) -> None:

@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 
 from core.errors import UserError
-from storage import idempotency
+from core.words import JobKind
+from storage import idempotency, jobs
 from storage.tables import Account, IdempotencyRecord, now
 from storage.wiring import Storage
 from tests.unit.storage.conftest import World
@@ -52,6 +53,34 @@ def test_what_failed_or_was_abandoned_may_be_tried_again(storage: Storage, accou
     with storage.db.session() as session:
         session.get_one(IdempotencyRecord, (account.id, "k-1")).created_at = now() - timedelta(minutes=2)
     assert begin(storage, account) is None
+
+
+def test_what_was_made_is_not_made_again_even_if_the_answer_was_never_noted(storage: Storage, account: Account) -> None:
+    begin(storage, account)
+    with idempotency.acting(account.id, "k-1"), storage.db.session() as session:
+        jobs.create(session, account.id, JobKind.PORTRAIT, "por_1")
+    with storage.db.session() as session:
+        idempotency.forget(session, account.id, "k-1")
+        session.get_one(IdempotencyRecord, (account.id, "k-1")).created_at = now() - timedelta(minutes=2)
+    record = begin(storage, account)
+    assert record is not None and (record.status, record.target_id) == (None, "por_1")
+
+
+def test_what_was_rolled_back_may_be_made(storage: Storage, account: Account) -> None:
+    begin(storage, account)
+    with pytest.raises(ZeroDivisionError), idempotency.acting(account.id, "k-1"), storage.db.session() as session:
+        jobs.create(session, account.id, JobKind.PORTRAIT, "por_1")
+        raise ZeroDivisionError
+    with storage.db.session() as session:
+        idempotency.forget(session, account.id, "k-1")
+    assert begin(storage, account) is None
+
+
+def test_a_job_outside_of_a_request_is_nobodys(storage: Storage, account: Account) -> None:
+    begin(storage, account)
+    with storage.db.session() as session:
+        jobs.create(session, account.id, JobKind.PORTRAIT, "por_1")
+        assert session.get_one(IdempotencyRecord, (account.id, "k-1")).target_id is None
 
 
 def test_after_a_day_a_key_is_new(storage: Storage, account: Account) -> None:
