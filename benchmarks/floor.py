@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from diffusion.frozen import FrozenLinear
 from diffusion.slot_linear import SlotLinear
 
 TEXT_SIDE = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "ff_context")
@@ -50,8 +51,8 @@ def _linears(transformer: Any) -> list[tuple[str, int]]:
     found = []
     for blocks in ("transformer_blocks", "single_transformer_blocks"):
         for name, module in getattr(transformer, blocks).named_modules():
-            inside = isinstance(module, SlotLinear) or ".base_layer" in name
-            if not inside and isinstance(module, nn.Linear) and not any(part.startswith("norm") for part in name.split(".")):
+            linear = isinstance(module, (nn.Linear, FrozenLinear, SlotLinear)) and not name.endswith(".base_layer")
+            if linear and not any(part.startswith("norm") for part in name.split(".")):
                 found.append((f"{blocks}.{name}", module.in_features * module.out_features))
     return found
 

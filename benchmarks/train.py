@@ -13,6 +13,7 @@ import gc
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,8 +25,10 @@ from benchmarks.floor import matrix_rate
 from benchmarks.record import Record
 from benchmarks.train_steps import Stand, fresh, guarded, ours, stock, twenty_jobs
 from diffusion import compiled
-from diffusion.devices import pick_device
+from diffusion.attention_probe import cudnn_is_sound
+from diffusion.devices import pick_device, trust_cudnn
 from diffusion.loading import BaseModel, load_base
+from trainer.loading import token_counts
 from trainer.seats import Seats
 
 LONG_TEXT, SHORT_TEXT = 512, 128  # tokens: what the stock script reads, and what captions need
@@ -63,7 +66,7 @@ class Benchmark:
         self._compile(stand.base)
         seats = Seats(stand.base, 4 if "together" in self.only else 1)
         self._section("steps512", lambda: self._steps512(stand, seats))
-        self._section("steps1024", lambda: ours(stand, seats, self.sides[1024], LONG_TEXT))
+        self._section("steps1024", lambda: [ours(stand, seats, self.sides[1024], text) for text in (LONG_TEXT, SHORT_TEXT)] and None)
         self._section("together", lambda: self._together(stand, seats))
         self._section("steps768", lambda: [ours(stand, seats, self.sides[768], text) for text in (SHORT_TEXT, LONG_TEXT)] and None)
         self._section("job", lambda: self._job(stand.base, seats))
@@ -86,7 +89,7 @@ class Benchmark:
         stand = self._stand("fp8")
         self._compile(stand.base)
         seats = Seats(stand.base)
-        for side, text in ((1024, LONG_TEXT), (512, SHORT_TEXT), (768, SHORT_TEXT)):
+        for side, text in ((1024, LONG_TEXT), (1024, SHORT_TEXT), (512, SHORT_TEXT), (512, LONG_TEXT), (768, SHORT_TEXT)):
             ours(stand, seats, self.sides[side], text)
         seats.remove()
 
@@ -128,7 +131,20 @@ class Benchmark:
         base = load_base(folder, precision=precision)
         return Stand(base, self.record, self.rate, 2 if self.asked.tiny else self.asked.measured, self.overrides)
 
+    def _attention(self, base: BaseModel) -> None:
+        """As the worker chooses it, or as asked."""
+        config, start = base.transformer.config, time.perf_counter()
+        sound = self.asked.attention == "cudnn" or (
+            self.asked.attention == "auto"
+            and cudnn_is_sound(self.device, config.num_attention_heads, config.attention_head_dim, token_counts(base))
+        )
+        if sound:
+            trust_cudnn()
+        took = round(time.perf_counter() - start, 1)
+        self.record.add(section="attention", what="used for training", kernel="cudnn" if sound else "flash", seconds=took)
+
     def _compile(self, base: BaseModel) -> None:
+        self._attention(base)
         if not self.asked.eager:
             backend = "aot_eager" if self.asked.tiny else "inductor"
             compiled.prepare(base.transformer, backend=backend, cache=Path(self.asked.cache) if self.asked.cache else None)
@@ -143,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--target-set", default="image", help="layers with adapters, for both loops (149 MB at rank 32 on FLUX.1-dev)")
     parser.add_argument("--measured", type=int, default=15, help="steps that count, after the warm-up")
     parser.add_argument("--cap-precision", default="auto")
+    parser.add_argument("--attention", default="auto", choices=("auto", "flash", "cudnn"), help="auto: cuDNN if it proves sound")
     parser.add_argument("--cache", default="", help="folder for compiled graphs")
     parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--tiny", action="store_true", help="a dry run on a CPU")

@@ -66,6 +66,9 @@ class Settings(BaseSettings):
 
     # Training
     training_steps: int = Field(0, description="Optimizer steps of a training; 0: the recipe's own choice by photo count and base model.")
+    train_together: int = Field(
+        1, ge=1, le=16, description="Trainings that a worker claims at once and fits in common passes; more than 1 pays for small pictures."
+    )
     # Jobs
     lease_s: float = Field(30.0, description="A worker that is silent for so long has lost its job.")
     heartbeat_s: float = Field(5.0, description="How often a worker extends its lease.")

@@ -12,10 +12,19 @@ from core.errors import UserError, not_found
 from core.settings import Settings
 from core.words import JobKind, JobState, new_id
 from storage import jobs, photos, subjects
+from storage.database import Database
 from storage.tables import Job, Training, now
 from storage.trigger import new_trigger_token
 
 RUNNING = (JobState.STARTING, JobState.PROCESSING)
+
+
+def waiting(db: Database, base_model: str, *, besides: str, limit: int) -> list[str]:
+    """Job ids of trainings on that base model that no worker has, oldest first, without the job ``besides``."""
+    queued = (Job.kind == JobKind.TRAINING) & (Job.state == JobState.STARTING) & ~Job.cancel_requested & (Job.id != besides)
+    query = select(Job.id).join(Training, Training.id == Job.target_id).where(queued, Training.base_model == base_model)
+    with db.reader() as session:
+        return list(session.scalars(query.order_by(Job.created_at).limit(limit)))
 
 
 def create(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +38,7 @@ class Fitted:
     masked: int | None  # photos in which the subject was found, so that what is around it counted less; None: masks were not asked for
     selection: Selection
     reference_embedding: Sequence[float]  # mean of the learned photos' unit vectors: all that scoring a portrait needs of them
+    memory: Mapping[str, Any]  # what the fit ran with, and what it had to give up
 
 
 def versions() -> dict[str, str]:
@@ -94,6 +95,7 @@ def make_card(bench: Bench, fitted: Fitted, weights: Path) -> dict[str, Any]:
         "kind": fitted.kind,
         "target_set": fitted.recipe.target_set,
         "precision": bench.base.precision.name,
+        "memory": dict(fitted.memory),
         "seed": fitted.seed,
         "recipe": fitted.recipe.model_dump(mode="json"),
         "weights": {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)},

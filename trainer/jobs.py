@@ -24,6 +24,7 @@ from storage.jobs import Lease
 from storage.tables import Account, Adapter, Photo, Subject, Training
 from storage.wiring import Storage
 from trainer.captions import SubjectWords
+from trainer.company import ALONE, Company
 from trainer.curation import Curated, Finding
 from trainer.hosting import HostingWatch
 from trainer.photos import TrainingPhoto
@@ -54,8 +55,11 @@ class Order:
         return keys.training_attempt(self.training.account_id, self.subject.id, self.training.id, fence)
 
 
-def run_training(state: TrainerState, lease: Lease) -> None:
-    """The work of one training job. Idempotent: another worker that repeats it goes on from the newest stored checkpoint."""
+def run_training(state: TrainerState, lease: Lease, company: Company | None = None) -> None:
+    """The work of one training job. Idempotent: another worker that repeats it goes on from the newest stored checkpoint.
+
+    ``company``: trainings that this worker works on at the same time.
+    """
     storage = state.storage
     order = read_order(storage, lease)
     with scratch(storage.settings, order.training.id) as folder:
@@ -72,6 +76,7 @@ def run_training(state: TrainerState, lease: Lease) -> None:
             on_curated=lambda curated: record_findings(storage, order, curated),
             on_saved=keeper.keep,
             between_steps=state.guest or (lambda: None),
+            company=company or ALONE,
         )
         with lease.stage(TrainingStage.STORE):
             adapter = store(lease, order, trained)

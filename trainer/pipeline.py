@@ -24,9 +24,10 @@ from trainer.caches import CaptionedPhoto, TrainingCache, build_cache
 from trainer.captions import SubjectWords, caption_photos
 from trainer.cards import Fitted, data_digest, header, make_card, write_samples
 from trainer.checkpoints import CheckpointFolder
+from trainer.company import ALONE, Company
 from trainer.curation import Curated, curate, require
-from trainer.fit import fit
 from trainer.masks import subject_mask
+from trainer.member import FitOrder
 from trainer.photos import TrainingPhoto, from_images
 from trainer.preservation import class_cache
 from trainer.recipe import Recipe
@@ -77,30 +78,34 @@ def train(
     on_curated: Callable[[Curated], None] = lambda curated: None,
     on_saved: Callable[[Path], None] = lambda path: None,
     between_steps: Callable[[], None] = lambda: None,
+    company: Company = ALONE,
 ) -> TrainedAdapter:
     """Photos → ``adapter.safetensors`` and ``card.json`` in ``folder``, whose checkpoints it resumes from.
 
     ``on_curated`` gets the findings as soon as they are known; ``on_saved`` every checkpoint file as it is written. ``between_steps`` is
-    called after every optimizer step, also of those that are not reported.
+    called after every optimizer step, also of those that are not reported. ``company``: trainings that share passes with this one.
     """
-    with watch.stage(TrainingStage.CURATE):
+    with watch.stage(TrainingStage.CURATE), company.turn():
         curated = curate(photos, bench.identity, run.min_photos)
         on_curated(curated)
         require(curated, run.min_photos)
         learned, reals = hold_out(curated, run.recipe.held_out, run.seed)
-    with watch.stage(TrainingStage.CAPTION):
+    with watch.stage(TrainingStage.CAPTION), company.turn():
         captions = caption_photos(learned, run.words, bench.text_image)
-    with watch.stage(TrainingStage.ENCODE):
+    with watch.stage(TrainingStage.ENCODE), company.turn():
         cache = _encode(bench, learned, captions, run, watch)
         class_pictures = class_cache(bench, run.words.class_word, run.recipe, watch.check)
     with watch.stage(TrainingStage.FIT):
-        candidates = _fit(bench, cache, class_pictures, run, folder, watch, on_saved, between_steps)
-    with watch.stage(TrainingStage.SELECT):
-        selection = _select(bench, candidates, reals, run, watch)
+        order = _order(bench, cache, class_pictures, run, folder, watch, on_saved)
+        fitting = company.fit(bench.base, order, bench.seats, between_steps)
+    with watch.stage(TrainingStage.SELECT), company.turn():
+        selection = _select(bench, fitting.candidates, reals, run, watch)
     reference = reals.embeds.mean(0).tolist()
     masked = cache.masked if run.recipe.background_weight < 1 else None
-    fitted = Fitted(run.words, run.kind, run.base_name, run.recipe, run.seed, cache.keys, len(reals.held_out), masked, selection, reference)
-    return _write(bench, fitted, folder, curated)
+    held_out, memory = len(reals.held_out), fitting.memory
+    fitted = Fitted(run.words, run.kind, run.base_name, run.recipe, run.seed, cache.keys, held_out, masked, selection, reference, memory)
+    with company.turn():
+        return _write(bench, fitted, folder, curated)
 
 
 def hold_out(curated: Curated, count: int, seed: int) -> tuple[list[TrainingPhoto], Reals]:
@@ -127,7 +132,7 @@ def _encode(bench: Bench, photos: Sequence[TrainingPhoto], captions: Sequence[st
     return build_cache(bench.base, captioned, run.recipe.resolution, on_photo)
 
 
-def _fit(
+def _order(
     bench: Bench,
     cache: TrainingCache,
     class_pictures: TrainingCache | None,
@@ -135,8 +140,7 @@ def _fit(
     folder: Path,
     watch: Watch,
     on_saved: Callable[[Path], None],
-    between_steps: Callable[[], None],
-) -> dict[int, Path]:
+) -> FitOrder:
     identity = {
         "recipe": run.recipe.model_dump(mode="json"),
         "seed": run.seed,
@@ -148,19 +152,10 @@ def _fit(
         watch.progress(step=report.step, total=report.total, loss=report.loss, eta_s=report.eta_s)
         watch.check()
 
-    checkpoints = CheckpointFolder(folder, identity)
-    return fit(
-        bench.base,
-        cache,
-        run.recipe,
-        checkpoints,
-        seed=run.seed,
-        class_cache=class_pictures,
-        on_step=on_step,
-        on_saved=on_saved,
-        between_steps=between_steps,
-        seats=bench.seats,
-    )
+    def on_note(note: str) -> None:
+        watch.progress(message=note)
+
+    return FitOrder(cache, run.recipe, CheckpointFolder(folder, identity), run.seed, class_pictures, on_step, on_saved, on_note)
 
 
 def _select(bench: Bench, candidates: dict[int, Path], reals: Reals, run: Run, watch: Watch) -> Selection:

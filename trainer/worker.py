@@ -9,20 +9,24 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from celery import Celery
 
+from core.errors import WorkerStopping
 from core.logs import get_logger
 from core.queues import RUN_TRAINING
 from core.settings import Settings
 from storage.jobs import Lease
+from storage.trainings import waiting
 from storage.wiring import Storage, open_storage
 from storage.worker_process import StopFlag, work_on, worker_app
 
 if TYPE_CHECKING:
     from trainer.bench import Bench
+    from trainer.company import Company
 
 log = get_logger("trainer.worker")
 
@@ -84,14 +88,48 @@ def create_app(settings: Settings) -> Celery:
 
 
 def run_job(state: TrainerState, job_id: str) -> str:
-    """Claims the job and works on it; returns how it ended (see :func:`storage.worker_process.work_on`)."""
+    """Claims the job and works on it; returns how it ended (see :func:`storage.worker_process.work_on`).
 
+    With the setting ``train_together``, others that wait are claimed too and fitted in common passes, each a job of its own.
+    """
+    settings = state.storage.settings
+    places = settings.train_together - 1
+    others = waiting(state.storage.db, settings.base_model, besides=job_id, limit=places) if places else []
+    return _run_together(state, job_id, others) if others else _run_one(state, job_id)
+
+
+def _run_together(state: TrainerState, job_id: str, others: list[str]) -> str:
+    with state.importing:
+        from trainer.company import Company
+    company = Company(1 + len(others))
+
+    def run(one: str) -> str:
+        try:
+            return _run_one(state, one, company)
+        finally:
+            company.leave()
+
+    def run_other(one: str) -> None:
+        with suppress(WorkerStopping):  # its job was given back
+            run(one)
+
+    threads = [threading.Thread(target=run_other, args=(one,), name=f"training-{one}") for one in others]
+    for thread in threads:
+        thread.start()
+    try:
+        return run(job_id)
+    finally:
+        for thread in threads:
+            thread.join()
+
+
+def _run_one(state: TrainerState, job_id: str, company: Company | None = None) -> str:
     def work(lease: Lease) -> None:
         lease.progress(message="loading")
         state.bench()  # first: it imports under its lock, and two threads that import transformers at once break it
         from trainer.jobs import run_training
 
-        run_training(state, lease)
+        run_training(state, lease, company)
 
     return work_on(state.storage, job_id, worker_name(), work, state.stopping, state.broken)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from core.errors import ServiceDown
 from core.settings import Settings
@@ -39,8 +40,10 @@ def state(storage: Storage, bench: Bench) -> TrainerState:
     return TrainerState(storage, bench)
 
 
-def order(storage: Storage, photos: int = 9, recipe: dict | None = None, base_model: str = "") -> tuple[Training, Job]:
-    account = Account(id=new_id("acc"), email="ada@example.com")
+def order(
+    storage: Storage, photos: int = 9, recipe: dict | None = None, base_model: str = "", customer: str = "ada"
+) -> tuple[Training, Job]:
+    account = Account(id=new_id("acc"), email=f"{customer}@example.com")
     with storage.db.session() as session:
         session.add(account)
         session.flush()
@@ -281,3 +284,36 @@ def test_the_celery_task_loads_what_the_settings_name_and_trains(storage: Storag
     app = create_app(settings)
     assert app.tasks["likeness.run_training"](job.id) == "succeeded"
     assert job_of(storage, job).metrics["steps"] <= 2
+
+
+def test_waiting_trainings_are_fitted_together_and_each_ends_by_itself(storage: Storage, bench: Bench) -> None:
+    """Three customers, one of them without enough photos: one message, three jobs ended, adapters as if each had been alone."""
+    _, alone = order(storage)
+    assert run_job(TrainerState(storage, bench), alone.id) == "succeeded"
+    with storage.db.session() as session:
+        session.query(Account).delete()
+    storage.settings.train_together = 3
+    bench.seats.remove()
+    bench.seats.count = 3
+    jobs_made = [
+        order(storage)[1],
+        order(storage, photos=5, customer="bob")[1],
+        order(storage, recipe={"steps": 3}, customer="eve")[1],
+    ]
+    try:
+        assert run_job(TrainerState(storage, bench), jobs_made[0].id) == "succeeded"
+    finally:
+        bench.seats.remove()
+        bench.seats.count = 1
+    ended = [job_of(storage, job) for job in jobs_made]
+    assert [job.state for job in ended] == [JobState.SUCCEEDED, JobState.FAILED, JobState.SUCCEEDED]
+    assert "add 3 more" in ended[1].error["message"]
+    with storage.db.reader() as session:
+        together = (
+            session.query(Adapter).join(Training, Training.id == Adapter.training_id).filter(Training.id == jobs_made[0].target_id).one()
+        )
+    keys_found = [key for key in storage.objects.list("accounts/") if key.endswith("adapter.safetensors")]
+    states = {key: load(storage.objects.get(key)) for key in keys_found}
+    mine = states.pop(together.object_key)
+    distances = [max(float((mine[name] - other[name]).abs().max()) for name in mine) for other in states.values()]
+    assert min(distances) < 1e-5 < max(distances)  # the one that was alone; and the one of three steps
