@@ -39,10 +39,13 @@ class NetworkUpscaler:
         if path.suffix != ".safetensors":
             raise UserError("upscaler/format", f"{path.name} is no safetensors file", "Pickled weights can run code: convert them first.")
         try:
-            from spandrel import ImageModelDescriptor, ModelLoader
+            from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
         except ImportError as error:
             raise UserError("upscaler/spandrel", "Upscaling with a network needs spandrel", "pip install 'likeness[upscale]'") from error
-        model = ModelLoader(device=device).load_from_file(path)
+        try:
+            model = ModelLoader(device=device).load_from_file(path)
+        except (UnsupportedModelError, OSError, ValueError) as error:
+            raise UserError("upscaler/model", f"{path.name} cannot be read", str(error)) from error
         if not isinstance(model, ImageModelDescriptor) or model.input_channels != 3:
             raise UserError("upscaler/model", f"{path.name} is no network for RGB pictures", "Choose a super-resolution model.")
         self.model, self.device = model.eval(), device

@@ -54,10 +54,10 @@ def test_lanczos_is_the_default_and_pickled_weights_are_refused(tmp_path):
 def test_a_network_by_path_enlarges_twice(tmp_path):
     pytest.importorskip("spandrel")
     from safetensors.torch import save_file
-    from spandrel.architectures.Compact import SRVGGNetCompact
+    from spandrel.architectures.Compact import Compact
 
     torch.manual_seed(0)
-    network = SRVGGNetCompact(num_feat=8, num_conv=2, upscale=4)
+    network = Compact(num_feat=8, num_conv=2, upscale=4)
     save_file(network.state_dict(), tmp_path / "model.safetensors")
     upscaler = open_upscaler(Settings(_env_file=None, upscaler=str(tmp_path / "model.safetensors")), CPU)
     small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 16, 3), dtype=np.uint8))
