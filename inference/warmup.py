@@ -54,10 +54,13 @@ def warm_up(
     compiled.prepare(engine.base.transformer, cache=cache, backend=backend)
     for identity, style in ((None, None), (EMPTY, None), *([(EMPTY, EMPTY)] if styles else [])):
         rehearse(engine, identity, style)
-    costs = measure(engine) if alone else None
-    if costs:
-        engine.slot.merging = Merging(engine.base, costs.from_steps) if costs.from_steps else None
-        log.info("adapters measured", bare_s=costs.bare_s, worn_s=costs.worn_s, fold_s=costs.fold_s, folded_from_steps=costs.from_steps)
+    if not alone:
+        return None
+    merging = Merging(engine.base, None)
+    costs = measure(engine, merging)
+    merging.from_steps = costs.from_steps
+    engine.slot.merging = merging if costs.from_steps else None
+    log.info("adapters measured", bare_s=costs.bare_s, worn_s=costs.worn_s, fold_s=costs.fold_s, folded_from_steps=costs.from_steps)
     return costs
 
 
@@ -66,14 +69,13 @@ def rehearse(engine: Engine, identity: LoadedAdapter | None, style: LoadedAdapte
     engine.forget({EMPTY.id})
 
 
-def measure(engine: Engine) -> Costs:
+def measure(engine: Engine, merging: Merging) -> Costs:
+    """Leaves everything as it was, but for the pristine copy that ``merging`` keeps from now on."""
     bare, worn = (_median(partial(rehearse, engine, identity)) / STEPS for identity in (None, EMPTY))
-    return Costs(bare, worn, _fold_seconds(engine) if can_merge(engine.base, engine.slot.modules) else None)
+    return Costs(bare, worn, _fold_seconds(engine, merging) if can_merge(engine.base, engine.slot.modules) else None)
 
 
-def _fold_seconds(engine: Engine) -> float:
-    merging = Merging(engine.base, 1)
-
+def _fold_seconds(engine: Engine, merging: Merging) -> float:
     def fold() -> None:
         merging.fold(engine.slot.slots, [Worn(IDENTITY, EMPTY.id, 1.0 - merging.folded[0].scale if merging.folded else 0.25)])
         if engine.base.device.type == "cuda":

@@ -3,6 +3,7 @@ import torch
 
 from diffusion import compiled
 from inference.engine import Engine
+from inference.merging import Merging
 from inference.requests import RenderRequest
 from inference.warmup import Costs, measure, warm_up
 
@@ -22,7 +23,7 @@ def test_folding_starts_where_it_is_cheaper(costs, expected):
 
 def test_what_is_measured_leaves_the_base_as_it_was(engine):
     before = {name: weight.clone() for name, weight in engine.base.transformer.state_dict().items()}
-    costs = measure(engine)
+    costs = measure(engine, Merging(engine.base, None))
     assert engine.held == set()
     assert min(costs.bare_s, costs.worn_s, costs.fold_s) > 0
     after = engine.base.transformer.state_dict()
