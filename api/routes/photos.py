@@ -33,7 +33,7 @@ TYPES = ("image/jpeg", "image/png", "image/webp", "image/heic", "image/heif")
 class NewFile(BaseModel):
     filename: str = Field(max_length=1000)
     content_type: str = "application/octet-stream"
-    size: int | None = Field(None, ge=1, description="Bytes. Some stores take a file only if its size is stated first.")
+    size: int | None = Field(None, ge=0, description="Bytes. Some stores take a file only if its size is stated first.")
 
 
 class NewUploads(BaseModel):
