@@ -62,10 +62,10 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def _running(var: Path, command: str) -> Iterator[Service]:
+def _running(var: Path, command: str, **settings: str) -> Iterator[Service]:
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
-    environment = _environment(var, url)
+    environment = _environment(var, url) | settings
     if command == "api":
         subprocess.run([sys.executable, "-c", _MIGRATE], env=environment, cwd=ROOT, check=True)
     with _process(environment, command, "--port", str(port)):
