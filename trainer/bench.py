@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from diffusion import lora
+from diffusion.attention import rendering_attention
 from diffusion.loading import BaseModel
-from diffusion.text import encode_prompts
+from diffusion.text import PromptEmbeds, encode_prompts
 from metrics.encoders import IdentityEncoder, TextImageEncoder
 from trainer.caches import TrainingCache
 from trainer.recipe import Recipe
@@ -72,11 +73,13 @@ class Bench:
 
     def render(self, prompts: Sequence[str], recipe: Recipe, check: Callable[[], None] = lambda: None) -> list[Image.Image]:
         """Picture i with seed i, whatever adapter is on the transformer now. ``check`` runs at every denoising step and may raise."""
-        return [image for start in range(0, len(prompts), RENDER_BATCH) for image in self._render(prompts, start, recipe, check)]
+        together = RENDER_BATCH if self.base.device.type == "cpu" else 1  # a GPU is busy with one, and one shape means one graph
+        with self.base.at_hand("text_encoders"):  # once, where they must come from the CPU's memory
+            texts = [encode_prompts(self.base, prompts[start : start + together]) for start in range(0, len(prompts), together)]
+        with torch.no_grad(), rendering_attention(self.base.device):
+            return [image for n, text in enumerate(texts) for image in self._render(text, n * together, recipe, check)]
 
-    def _render(self, prompts: Sequence[str], start: int, recipe: Recipe, check: Callable[[], None]) -> list[Image.Image]:
-        batch = prompts[start : start + RENDER_BATCH]
-        text = encode_prompts(self.base, batch)
+    def _render(self, text: PromptEmbeds, start: int, recipe: Recipe, check: Callable[[], None]) -> list[Image.Image]:
 
         def on_step(pipeline: object, step: int, timestep: object, values: dict) -> dict:
             check()
@@ -90,7 +93,7 @@ class Bench:
                     width=recipe.resolution,
                     num_inference_steps=recipe.validation_steps,
                     guidance_scale=recipe.validation_guidance,
-                    generator=[torch.Generator().manual_seed(start + i) for i in range(len(batch))],
+                    generator=[torch.Generator().manual_seed(start + i) for i in range(len(text))],
                     callback_on_step_end=on_step,
                 )
             ).images
