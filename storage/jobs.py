@@ -83,7 +83,7 @@ def _claim_patiently(storage: Storage, job_id: str, worker: str) -> Job | None:
 def _claim(storage: Storage, job_id: str, worker: str) -> Job | None:
     """One conditional UPDATE: whoever it succeeds for owns the job until the lease ends."""
     settings = storage.settings
-    free = or_(Job.state == JobState.STARTING, and_(_expired(), Job.attempts < settings.max_attempts))
+    waiting = and_(Job.id == job_id, Job.state == JobState.STARTING)
     values = {
         "state": JobState.PROCESSING,
         "attempts": Job.attempts + 1,
@@ -92,13 +92,22 @@ def _claim(storage: Storage, job_id: str, worker: str) -> Job | None:
         "lease_until": now() + timedelta(seconds=settings.lease_s),
     }
     with storage.db.session() as session:
-        if endings.cancel(session, and_(Job.id == job_id, free, _unwanted())):
+        _take_from_the_silent(session, job_id, settings.max_attempts)
+        if endings.cancel(session, and_(waiting, _unwanted())):
             return None
-        claim = update(Job).where(Job.id == job_id, free).values(**values).returning(Job.id)
+        claim = update(Job).where(waiting).values(**values).returning(Job.id)
         if session.execute(claim, execution_options={"synchronize_session": False}).first() is None:
             return None
         session.execute(update(Job).where(Job.id == job_id, Job.started_at.is_(None)).values(started_at=now()))
         return session.get(Job, job_id, populate_existing=True)
+
+
+def _take_from_the_silent(session: Session, job_id: str, max_attempts: int) -> None:
+    """A worker that comes before the scheduler goes on at once, and notes what became of the attempt before; a last one is left to it."""
+    lost = session.scalar(select(Job).where(Job.id == job_id, _expired(), Job.attempts < max_attempts))
+    if lost is not None:
+        held = and_(Job.id == job_id, Job.fence == lost.fence, _expired())
+        endings.try_again(session, lost, held, endings.lost_record(lost), 0.0, max_attempts)
 
 
 def _expired() -> ColumnElement[bool]:

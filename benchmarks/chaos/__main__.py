@@ -118,7 +118,7 @@ def as_result(
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": f"{platform.machine()}, {platform.processor() or platform.system()}",
         "command": f"python -m benchmarks.chaos --faults {asked.faults} --seed {asked.seed}",
-        "model": "the miniature, taught weights, 12 steps a training, 2 pictures of 2 steps a portrait",
+        "model": "the miniature, taught weights, 8 steps a training, 2 pictures of 2 steps a portrait",
         "faults": [fault.as_dict() for fault in faults],
         "left_out": left_out,
         "restarts": restarts,

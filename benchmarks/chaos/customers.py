@@ -140,7 +140,7 @@ class Customers:
         folder = folders[number % len(folders)]
         consent = self.client.get("/v1/consent").raise_for_status().json()["sha256"]
         kind = (folder / "kind.txt").read_text().strip()
-        body = {"name": f"{folder.name} {number}", "kind": kind, "consent": True, "consent_sha256": consent}
+        body = {"name": f"{folder.name} {number}", "kind": kind, "consent": True, "consent_sha256": consent, "adult": kind == "person"}
         subject_id = str(self.client.post("/v1/subjects", json=body, timeout=60).raise_for_status().json()["id"])
         self._upload(subject_id, self._good(folder))
         return subject_id

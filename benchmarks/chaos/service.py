@@ -22,7 +22,7 @@ from storage.wiring import Storage, open_storage
 from tests.integration.storage.postgres.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-SHORT_RECIPE = {"steps": 12, "checkpoint_every": 3, "candidates": [1.0], "validation_images": 1, "validation_steps": 2, "held_out": 1}
+SHORT_RECIPE = {"steps": 8, "checkpoint_every": 2, "candidates": [1.0], "validation_images": 1, "validation_steps": 2, "held_out": 1}
 QUICK = {  # leases and retries in seconds, so that an hour holds many of them
     "lease_s": "8",
     "heartbeat_s": "1",

@@ -267,6 +267,21 @@ def test_silent_workers_lose_their_jobs_and_the_third_silence_is_final(storage: 
     assert [one["type"] for one in (world.job(job).error or {})["attempts"]] == ["WorkerLost"] * 3
 
 
+def test_a_worker_that_comes_before_the_scheduler_notes_the_lost_attempt(storage: Storage, world: World, job: Job) -> None:
+    """Else the job would give up after three attempts and name but two."""
+    with storage.db.session() as session:
+        dead = {"state": "processing", "attempts": 1, "fence": 1, "worker": "killed", "lease_until": now() - timedelta(seconds=1)}
+        session.execute(update(Job).where(Job.id == job.id).values(**dead))
+
+    def fails(lease: Lease) -> None:
+        raise JobFailed("Too few photos.")
+
+    assert jobs.run(storage, job.id, "next", fails) == "failed"
+    ended = world.job(job)
+    assert (ended.attempts, ended.fence, ended.worker) == (2, 2, "next")
+    assert [(one["n"], one["worker"], one["type"]) for one in (ended.error or {})["attempts"]] == [(1, "killed", "WorkerLost")]
+
+
 def test_two_schedulers_requeue_once(storage: Storage, world: World, job: Job) -> None:
     with storage.db.session() as session:
         dead = {"state": "processing", "attempts": 1, "fence": 1, "lease_until": now() - timedelta(seconds=1)}
