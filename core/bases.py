@@ -6,6 +6,7 @@ import json
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from core.settings import Settings
 from core.words import Mode
@@ -21,12 +22,18 @@ def modes_of(settings: Settings) -> frozenset[Mode]:
 
 @cache
 def _own_modes(path: str, name: str) -> frozenset[Mode]:
-    own = Path(path) / "likeness.json"
-    facts = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else {}
-    modes = facts.get("modes", _known().get(name.lower()))
-    return WITHOUT_HELP if modes is None else frozenset(Mode(mode) for mode in modes)
+    own = _json(Path(path) / "likeness.json").get("modes")
+    index = _json(Path(path) / "model_index.json").get("_class_name", "")
+    known = _known()
+    modes = own or known["base"].get(name.lower()) or known["pipelines"].get(index)
+    return frozenset(Mode(mode) for mode in modes) if modes else WITHOUT_HELP
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 @cache
-def _known() -> dict[str, list[str]]:
-    return {row["id"].lower(): row["modes"] for row in tomllib.loads(KNOWN.read_text(encoding="utf-8"))["base"]}
+def _known() -> dict[str, dict[str, list[str]]]:
+    tables = tomllib.loads(KNOWN.read_text(encoding="utf-8"))
+    return {"base": {row["id"].lower(): row["modes"] for row in tables["base"]}, "pipelines": tables["pipelines"]}

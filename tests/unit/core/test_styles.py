@@ -1,8 +1,9 @@
+import json
 import os
 
 import pytest
 
-from core.bases import modes_of
+from core.bases import WITHOUT_HELP, modes_of
 from core.errors import UserError
 from core.settings import Settings
 from core.styles import catalogue, find_adapter, find_style, offered, read_style, style_folders
@@ -101,6 +102,14 @@ def test_modes_come_from_the_folder_or_from_what_is_known_of_a_hub_id(settings, 
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "likeness.json").write_text('{"modes": ["text_to_image"]}')
     assert modes_of(Settings(_env_file=None, base_model=str(tmp_path / "base"))) == {Mode.TEXT_TO_IMAGE}
+
+
+def test_modes_of_a_folder_that_says_nothing_come_from_its_pipeline(tmp_path):
+    for pipeline, expected in (("Flux2KleinPipeline", {Mode.TEXT_TO_IMAGE, Mode.REFERENCE, Mode.STACKED}), ("FluxPipeline", WITHOUT_HELP)):
+        folder = tmp_path / pipeline
+        folder.mkdir()
+        (folder / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+        assert modes_of(Settings(_env_file=None, base_model=str(folder))) == expected
 
 
 def test_the_miniature_renders_from_a_reference():
