@@ -6,7 +6,7 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import jobs, likeness
+from benchmarks import gradients, jobs, likeness
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -14,6 +14,7 @@ RESULTS = Path(__file__).with_name("results")
 def main() -> None:
     stamp = f"{datetime.now(UTC):%Y-%m-%d}-{platform.machine()}"
     likeness.main(["--subjects", "5", "--seeds", "3", "--json", str(RESULTS / f"likeness-{stamp}.json"), "--sheets", "var/likeness"])
+    gradients.main(["--json", str(RESULTS / f"gradients-{stamp}.json")])
     jobs.main(["--json", str(RESULTS / f"jobs-{stamp}.json")])
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -180,21 +180,20 @@ def relative(value: torch.Tensor, reference: torch.Tensor) -> float:
     return float((value - reference).norm() / reference.norm())
 
 
-def measure(ways: Sequence[Way], steps: int, device: str, backend: str) -> list[dict[str, Any]]:
+def measure(ways: Sequence[Way], steps: int, device: str, backend: str) -> Iterator[dict[str, Any]]:
+    """A row for each way, as soon as it is there."""
     given = draws(steps, device)
     reference = results_of(Way("reference", "fp32"), given, device, backend)
     shape = f"{SIDE}² px, {CUSTOMERS} customers, rank {RANK}, {steps} steps"
-    rows = []
     for way in ways:
-        row = {
-            "what": "relative gradient error",
-            **asdict(way),
-            "shape": shape,
-            **errors(results_of(way, given, device, backend), reference),
-        }
-        print(json.dumps(row), flush=True)
-        rows.append(row)
-    return rows
+        found = errors(results_of(way, given, device, backend), reference)
+        yield {"what": "relative gradient error", **asdict(way), "shape": shape, **found}
+
+
+def save(path: Path | None, result: dict[str, Any]) -> None:
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -211,18 +210,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args(arguments)
     ways = [way for way in WAYS if not asked.ways or any(part in way.name for part in asked.ways)]
-    rows = measure(ways, asked.steps, asked.device, asked.backend)
     where = {"hardware": hardware(pick_device(asked.device)), "torch": torch.__version__, "backend": asked.backend}
-    result = {
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": "miniature",
-        "weights": "taught",
-        **where,
-        "rows": rows,
-    }
-    if asked.json:
-        asked.json.parent.mkdir(parents=True, exist_ok=True)
-        asked.json.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    about = {"measured_at": datetime.now(UTC).isoformat(timespec="seconds"), "model": "miniature", "weights": "taught", **where}
+    rows: list[dict[str, Any]] = []
+    for row in measure(ways, asked.steps, asked.device, asked.backend):
+        print(json.dumps(row, ensure_ascii=False), flush=True)
+        rows.append(row)
+        save(asked.json, {**about, "rows": rows})
     print(markdown(rows))
 
 
