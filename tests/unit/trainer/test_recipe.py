@@ -1,7 +1,10 @@
 import pytest
+import torch
+from diffusers import FluxTransformer2DModel
 
 from api.recipes import RecipeOverrides
 from core.errors import UserError
+from diffusion.families.flux1 import Flux1
 from diffusion.loading import BaseModel
 from trainer.recipe import Recipe
 from trainer.trainee import learning_rate
@@ -55,3 +58,13 @@ def test_what_clients_may_change_is_of_the_recipe() -> None:
     }
     assert set(most) == set(RecipeOverrides.model_fields)
     assert Recipe(**RecipeOverrides(**most).model_dump()).rank == 128
+
+
+def test_an_adapter_of_flux1_dev_is_at_most_150_mb() -> None:
+    with torch.device("meta"):
+        transformer = FluxTransformer2DModel(guidance_embeds=True)
+    recipe, modules = Recipe(), [transformer.get_submodule(name) for name in Flux1().lora_modules(transformer, Recipe().target_set)]
+    weights = sum(2 * recipe.rank * (layer.in_features + layer.out_features) for layer in modules)
+    header = 2 * len(modules) * 200  # bytes a tensor's name, shape and place take, generously
+    assert recipe.rank == 32
+    assert weights + header <= 150e6
