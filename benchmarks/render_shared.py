@@ -83,7 +83,8 @@ def beside_a_training(book: Book, base: BaseModel, side: int, training_side: int
     step = [marks[n + 1][0] - marks[n][1] for n in range(len(marks) - 1)]
     before, after = step[STEPS_BETWEEN : 2 * STEPS_BETWEEN - 1], step[2 * STEPS_BETWEEN :]
     figures = {"s": round(median(portraits), 4), "alone_s": alone, "training_side": training_side, "side": side, "steps": steps}
-    training = {"step_before_s": round(median(before), 4), "step_after_s": round(median(after), 4), "waits_at_most_s": round(max(after), 4)}
+    waits = [step[asked - 1] for asked in asked_after]  # asked for right after the guest before was gone
+    training = {"step_before_s": round(median(before), 4), "step_after_s": round(median(after), 4), "waits_s": round(max(waits), 4)}
     book.add("portrait between two training steps", **figures, **training, slowdown=round(median(after) / median(before) - 1, 4))
 
 

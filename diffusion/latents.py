@@ -37,10 +37,10 @@ def encode_images(base: BaseModel, pixels: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def decode_latents(base: BaseModel, latents: torch.Tensor) -> torch.Tensor:
-    """Normalised latents [B, C, h, w] → pixels [B, 3, h·f, w·f] on the CPU, about [-1, 1], in the VAE's type."""
+    """Normalised latents [B, C, h, w] → pixels [B, 3, h·f, w·f] where the VAE computed, about [-1, 1], in its type."""
     vae = base.vae
     with base.at_hand("vae"):
-        return vae.decode(base.family.denormalise(vae, latents.to(vae.device))).sample.cpu()
+        return vae.decode(base.family.denormalise(vae, latents.to(vae.device))).sample
 
 
 def pack(latents: torch.Tensor) -> torch.Tensor:

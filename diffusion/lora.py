@@ -183,8 +183,13 @@ def _validate_pair(module: str, pair: dict[str, torch.Tensor], transformer: nn.M
         layer: Any = transformer.get_submodule(module)
         if (layer.out_features, layer.in_features) != (up.shape[0], down.shape[1]):
             raise _bad(f"{module} was made for another base model")
-    if not (torch.isfinite(down).all() and torch.isfinite(up).all()):
+    if not (_is_finite(down) and _is_finite(up)):
         raise _bad(f"{module} holds values that are not finite")
+
+
+def _is_finite(weight: torch.Tensor) -> bool:
+    """By its extremes, which are NaN if any value is: a sixth of the time that asking every value takes."""
+    return all(torch.isfinite(extreme).item() for extreme in torch.aminmax(weight))
 
 
 def _bad(reason: str) -> UserError:

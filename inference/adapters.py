@@ -7,11 +7,13 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import select
 
-from core.errors import JobFailed
+from core.errors import JobFailed, UserError
 from core.logs import get_logger
 from inference.lru import ByteLru
 from inference.slot import LoadedAdapter
@@ -38,18 +40,10 @@ class DiskTier:
     def path(self, adapter_id: str) -> Path:
         return self.folder / f"{adapter_id}{SUFFIX}"
 
-    def find(self, adapter_id: str, sha256: str) -> Path | None:
-        """The file if it is there and whole; a damaged one is removed."""
-        path = self.path(adapter_id)
-        try:
-            if _digest(path) == sha256:
-                os.utime(path)
-                return path
-        except FileNotFoundError:
-            return None
-        log.warning("damaged cache file removed", adapter=adapter_id)
-        path.unlink(missing_ok=True)
-        return None
+    def touch(self, adapter_id: str) -> None:
+        """It was used just now. Another process may have removed it since: then there is nothing to note."""
+        with suppress(FileNotFoundError):
+            os.utime(self.path(adapter_id))
 
     def trim(self, keep: str) -> None:
         """Down to the limit, oldest use first; ``keep`` is about to be read and stays."""
@@ -79,6 +73,7 @@ class AdapterCache:
         self.disk = DiskTier(settings.caches / "adapters", settings.adapter_disk_bytes)
         self._ram: ByteLru[LoadedAdapter] = ByteLru(settings.adapter_cache_bytes)
         self._gpu: ByteLru[LoadedAdapter] = ByteLru(settings.adapter_gpu_bytes if near else 0)
+        self._digests = ThreadPoolExecutor(2, thread_name_prefix="digest")
         self._lock = threading.Lock()
         self._loading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -129,26 +124,42 @@ class AdapterCache:
             found = self._ram.get(adapter.id)
         if found:
             return found, "ram"
-        path, tier = self._on_disk(adapter)
-        loaded = self._read(path, adapter.id)
+        loaded, tier = self._whole(adapter), "disk"
+        if loaded is None:
+            self._download(adapter)
+            loaded, tier = self._whole(adapter), "store"
+        if loaded is None:
+            raise JobFailed(DAMAGED)
         with self._lock:
             self._ram.put(adapter.id, loaded, loaded.nbytes)
         return loaded, tier
 
-    def _on_disk(self, adapter: Adapter) -> tuple[Path, str]:
-        path = self.disk.find(adapter.id, adapter.sha256)
-        if path:
-            return path, "disk"
+    def _whole(self, adapter: Adapter) -> LoadedAdapter | None:
+        """The file on disk if it is there and whole; a damaged one is removed. Its digest is taken while it is read."""
+        path = self.disk.path(adapter.id)
+        if not path.exists():
+            return None
+        digest = self._digests.submit(_digest, path)
+        try:
+            loaded, refusal = self._read(path, adapter.id), None
+        except UserError as error:
+            loaded, refusal = None, error
+        if digest.result() != adapter.sha256:
+            log.warning("damaged cache file removed", adapter=adapter.id)
+            self.disk.drop(adapter.id)
+            return None
+        if refusal:
+            raise refusal
+        self.disk.touch(adapter.id)
+        return loaded
+
+    def _download(self, adapter: Adapter) -> None:
         try:
             self.disk.folder.mkdir(parents=True, exist_ok=True)
             self.storage.objects.download(adapter.object_key, self.disk.path(adapter.id))
         except KeyError as error:
             raise JobFailed(ERASED) from error
         self.disk.trim(keep=adapter.id)
-        path = self.disk.find(adapter.id, adapter.sha256)
-        if path is None:
-            raise JobFailed(DAMAGED)
-        return path, "store"
 
     def _gone(self, adapter_ids: list[str]) -> set[str]:
         """Those with a tombstone, and those whose row is no more (tombstones do not last for ever)."""
@@ -162,5 +173,9 @@ class AdapterCache:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Empty if another process removed the file meanwhile."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return ""

@@ -12,7 +12,7 @@ from diffusion.fp8 import Fp8Linear
 from diffusion.loading import load_base
 from inference.engine import Engine
 from inference.loaded import LoadedAdapter
-from inference.merging import Merging, add_products, can_merge
+from inference.merging import Merging, _store_rows, add_products, can_merge
 from inference.requests import RenderRequest
 from inference.slot import read_adapter
 
@@ -272,3 +272,16 @@ def test_renders_from_several_threads_do_not_mix(engine, make_adapter):
         thread.join(60)
     assert all(same(picture, alone[seed]) for seed, pictures in drawn.items() for picture in pictures)
     assert sorted(len(pictures) for pictures in drawn.values()) == [3, 3, 3]
+
+
+def test_rows_are_stored_in_fp8_as_the_base_itself_is(base):
+    linear = torch.nn.Linear(64, 48)
+    layer, other = Fp8Linear(linear), Fp8Linear(linear)
+    weight = torch.randn(48, 64, generator=torch.Generator().manual_seed(0))
+    weight[3] = 0
+    _store_rows(layer, weight)
+    other.store_(weight)
+    assert torch.allclose(layer.dequantised(), other.dequantised(), rtol=0.13, atol=1e-6)
+    assert (layer.dequantised() != other.dequantised()).float().mean() < 0.02
+    assert torch.equal(layer.fp8_t.float(), layer.fp8.t().float())
+    assert torch.allclose(layer.dequantised(), weight, rtol=0.07, atol=0.02)
