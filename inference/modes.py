@@ -46,8 +46,8 @@ class ModeRecipe:
 
 def find_mode(base: BaseModel, request: RenderRequest) -> ModeRecipe:
     """:class:`core.errors.UserError` if this base model cannot do it, or the request lacks what it needs."""
-    recipe = MODES[request.mode]
-    if not recipe.fits(base):
+    recipe = MODES.get(request.mode)
+    if recipe is None or not recipe.fits(base):
         able = ", ".join(mode for mode, other in MODES.items() if other.fits(base))
         raise UserError("portrait/mode", f"This service cannot render in the mode {request.mode}", f"Use a style with one of: {able}.")
     if recipe.needs_reference and request.reference is None:
