@@ -43,17 +43,23 @@ def _kill_group(service: Service, name: str) -> str:
     return name
 
 
+def _someone(service: Service, random: Random, names: tuple[str, ...]) -> str:
+    """One that works on a job right now, if any does: a fault that hits nobody shows nothing."""
+    busy = [name for name in names if {str(child.pid) for child in _children(service, name)} & service.working_pids()]
+    return random.choice(busy or names)
+
+
 def kill_train_worker(service: Service, random: Random) -> str:
-    return _kill_group(service, random.choice(TRAINERS))
+    return _kill_group(service, _someone(service, random, TRAINERS))
 
 
 def kill_render_worker(service: Service, random: Random) -> str:
-    return _kill_group(service, random.choice(RENDERERS))
+    return _kill_group(service, _someone(service, random, RENDERERS))
 
 
 def kill_worker_child(service: Service, random: Random) -> str:
     """As the kernel does when memory runs out: only the process that works."""
-    name = random.choice(TRAINERS + RENDERERS)
+    name = _someone(service, random, TRAINERS + RENDERERS)
     for child in _children(service, name):
         with suppress(psutil.NoSuchProcess):
             child.kill()
@@ -113,7 +119,7 @@ def mail_down(service: Service, random: Random) -> str:
 
 def pause_worker(service: Service, random: Random) -> str:
     """Parent and child stop for longer than a lease, then go on as if nothing had happened."""
-    name = random.choice(TRAINERS + RENDERERS)
+    name = _someone(service, random, TRAINERS + RENDERERS)
     processes = _family(service, name)
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -127,7 +133,7 @@ def pause_worker(service: Service, random: Random) -> str:
 
 def stop_worker(service: Service, random: Random) -> str:
     """SIGTERM, as at a deployment: the job must be given back."""
-    name = random.choice(TRAINERS + RENDERERS)
+    name = _someone(service, random, TRAINERS + RENDERERS)
     process = service.child(name).process
     if process and process.poll() is None:
         process.terminate()

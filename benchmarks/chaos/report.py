@@ -14,7 +14,7 @@ def table(result: dict[str, Any]) -> str:
     words = {kind.__name__: text for kind, text in WORDS.items()}
     lines = ["| fault | times |", "| --- | ---: |"]
     lines += [f"| {words[kind]} | {count} |" for kind, count in counts.most_common()]
-    lines += [f"| {words[kind]} | not possible here |" for kind in result["left_out"]]
+    lines += [f"| {words[kind]} | left out |" for kind in result["left_out"]]
     lines += ["", "| outcome | |", "| --- | ---: |"]
     lines += [f"| {name} | {count} |" for name, count in result["jobs"].items()]
     lines += [f"| attempts lost: {cause} | {count} |" for cause, count in result["attempts_lost"].items()]

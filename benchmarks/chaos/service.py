@@ -12,12 +12,16 @@ from typing import Any
 
 import boto3
 import httpx
+from sqlalchemy import select
 
 from benchmarks.chaos.surroundings import FaultyProxy, MailServer, S3Server, SmallDisk, open_database
+from core.errors import ServiceDown
 from core.settings import Settings
+from core.words import JobState
 from likeness.supervisor import Child, Supervisor
 from storage.broker import start_embedded_redis
 from storage.migrations import upgrade
+from storage.tables import Job, now
 from storage.wiring import Storage, open_storage
 from tests.integration.storage.postgres.conftest import free_port
 
@@ -68,6 +72,7 @@ class Service:
             self.group.add(name, [sys.executable, "-m", "likeness.cli", *arguments], self.var / "logs" / f"{name}.log", **self.environment)
         self._keeper = threading.Thread(target=self._keep_up, name="keeper", daemon=True)
         self._keeper.start()
+        self._rows = self.storage()
         self._wait_until_ready()
         return self
 
@@ -85,6 +90,15 @@ class Service:
 
     def child(self, name: str) -> Child:
         return next(child for child in self.group.children if child.name == name)
+
+    def working_pids(self) -> set[str]:
+        """Of the processes that hold a lease now: a worker's name is ``role-pid@host``."""
+        try:
+            with self._rows.db.reader() as session:
+                names = session.scalars(select(Job.worker).where(Job.state == JobState.PROCESSING, Job.lease_until > now()))
+                return {str(name).rpartition("-")[2].partition("@")[0] for name in names}
+        except ServiceDown:
+            return set()
 
     def storage(self) -> Storage:
         """Straight to the real object store, past the proxy: for the audit."""
