@@ -46,7 +46,8 @@ def measure(watchers: int, windows: int, window_s: float) -> dict[str, Any]:
             time.sleep(SETTLE_S)
             rates["with"].append(_steps_a_second(database, window_s))
             crowd.terminate()
-            received += int(crowd.communicate(timeout=30)[0] or 0)
+            received += int(crowd.communicate(timeout=120)[0] or 0)
+            print({name: each[-1] for name, each in rates.items()}, flush=True)
             time.sleep(SETTLE_S)
         client.post(training["urls"]["cancel"])
         database.close()
@@ -79,12 +80,14 @@ def _steps_a_second(database: Database, seconds: float) -> float:
         if not seen or step != seen[-1][1]:
             seen.append((time.monotonic(), step))
         time.sleep(LOOK_EVERY_S)
+    if len(seen) < 3:
+        raise RuntimeError(f"only {len(seen) - 1} steps in {seconds:.0f} s: take longer windows")
     times, steps = zip(*seen[1:], strict=True)
     return round(float(np.polyfit(times, steps, 1)[0]), 4)
 
 
 def _crowd(address: str, authorization: str, count: int) -> subprocess.Popen[bytes]:
-    command = ["nice", "-n", "19", sys.executable, "-m", __name__ if __name__ != "__main__" else "benchmarks.jobs_watchers"]
+    command = ["nice", "-n", "5", sys.executable, "-m", __name__ if __name__ != "__main__" else "benchmarks.jobs_watchers"]
     return subprocess.Popen([*command, address, authorization, str(count)], stdout=subprocess.PIPE)
 
 
