@@ -28,10 +28,11 @@ class ShortOfMemory:
         return predicted
 
 
-@pytest.mark.parametrize("first", [1, 4])
+@pytest.mark.parametrize(("first", "micro_batches"), [(1, 1), (4, 1), (4, 2)])  # the last: half of the second step was done
 def test_a_fit_that_runs_out_of_memory_goes_on_with_checkpointing_to_the_same_adapter(
-    base: BaseModel, cache: TrainingCache, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+    base: BaseModel, cache: TrainingCache, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int, micro_batches: int
 ) -> None:
+    recipe = recipe.model_copy(update={"gradient_accumulation_steps": micro_batches})
     whole = fit(base, cache, recipe, CheckpointFolder(tmp_path / "whole", {}))
     monkeypatch.setattr(base.family, "predict", ShortOfMemory(base, first).predict)
     notes: list[str] = []
