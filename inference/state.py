@@ -17,6 +17,7 @@ from inference.safety import Safety, open_safety
 from inference.style_shelf import StyleShelf
 from inference.turns import Turns
 from inference.upscale import Upscaler, open_upscaler
+from inference.warmup import warm_up
 from metrics.encoders import IdentityEncoder, load_identity_encoder
 from storage.wiring import Storage
 
@@ -69,6 +70,11 @@ class RenderState:
     def settings(self) -> Settings:
         return self.storage.settings
 
+    def warm_up(self, *, alone: bool) -> None:
+        """On a GPU: compiles, and measures whether folding adapters pays. ``alone``: nobody else uses this base model."""
+        if self.base.device.type == "cuda":
+            warm_up(self.engine, cache=self.settings.caches / "graphs", alone=alone)
+
     def sweep(self) -> None:
         """Drops erased adapters everywhere in this worker."""
         gone = self.cache.sweep(also=self.engine.held)
@@ -80,11 +86,13 @@ def open_state(storage: Storage) -> RenderState:
     """Loads the base model that the settings name."""
     settings = storage.settings
     base = load_base(settings.base_model_path, precision=settings.precision, device=settings.device, revision=settings.base_revision)
-    return share_state(storage, base)
+    return share_state(storage, base, alone=True)
 
 
-def share_state(storage: Storage, base: BaseModel) -> RenderState:
-    """On a base model that is loaded already."""
+def share_state(storage: Storage, base: BaseModel, *, alone: bool = False) -> RenderState:
+    """On a base model that is loaded already, and that somebody else uses too unless ``alone``."""
     if storage.settings.controlnet_path and base.control is None:
         add_control(base, storage.settings.controlnet_path)
-    return RenderState(storage, base)
+    state = RenderState(storage, base)
+    state.warm_up(alone=alone)
+    return state

@@ -1,6 +1,6 @@
 """First-block caching, for requests that ask for it: a step whose first block changed little reuses what the other blocks added last time.
 
-A loss for time, so it is never on by itself; docs/benchmarks.md states what it costs on the miniature. diffusers brings the mechanism.
+A loss for time, so it is never on by itself; `python -m benchmarks.step_cache` measures what it costs. diffusers brings the mechanism.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ class SharedChild:
         self.renderer.start()
 
     def run_training(self, job_id: str) -> str:
+        self.renderer.state()  # first: it warms up on the same base model
         return run_job(self.trainer, job_id)
 
     def run_portrait(self, job_id: str) -> str:
