@@ -76,7 +76,8 @@ def _draw(first_seed: int, identities: int, each: int, scenes_of, device: str) -
         scenes = [scene for i in range(identities) for scene in scenes_of(i)]
         factors = world.identity_factors(kind, seeds)
         for start in range(0, len(scenes), BATCH):
-            drawn, mask = world.render_with_mask(kind, factors[start : start + BATCH].to(device), scenes[start : start + BATCH], device=device)
+            part = slice(start, start + BATCH)
+            drawn, mask = world.render_with_mask(kind, factors[part].to(device), scenes[part], device=device)
             pictures[at : at + len(drawn)] = (drawn.clamp(0, 1) * 255 + 0.5).to(torch.uint8)
             subject[at : at + len(drawn)] = torch.nn.functional.avg_pool2d(mask, 16)[:, 0].to(torch.bfloat16)
             at += len(drawn)

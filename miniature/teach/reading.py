@@ -1,8 +1,8 @@
 """A side lesson of the reference half: mid-way through the transformer, every token of the subject must tell whose reference was shown.
 
-The flow loss alone hardly rewards looking at the reference: who it is moves few of the pixels. Reading the identity's factors off the
-hidden states of the picture in the making (as representation alignment does with another encoder's features, Yu et al. 2025) pulls attention
-there. The reader is thrown away afterwards.
+The flow loss alone hardly rewards looking at the reference: who it is moves few of the pixels. Reading the identity's factors off
+the hidden states of the picture in the making (as representation alignment does with another encoder's features, Yu et al. 2025)
+pulls attention there. The reader is thrown away afterwards.
 """
 
 from __future__ import annotations
