@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pictures = [_draw(engine, prompt, seed, threshold) for prompt in PROMPTS for seed in range(asked.seeds)]
         plain = plain or pictures
         prompts = [prompt for prompt in PROMPTS for _ in range(asked.seeds)]
-        fidelity = prompt_fidelity(encoder, pictures, prompts).mean().item()
+        fidelity = fmean(prompt_fidelity(encoder, pictures, prompts))
         book.add(
             "step cache",
             threshold=threshold,
