@@ -17,7 +17,11 @@ from huggingface_hub.errors import (
 from core.errors import UserError
 
 # Errors of the HTTP client come through as they are, and which client that is depends on huggingface_hub's version.
-HUB_ERRORS = (ValueError, OSError, *(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"))
+HUB_ERRORS: tuple[type[Exception], ...] = (
+    ValueError,
+    OSError,
+    *(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError" and issubclass(kind, Exception)),
+)
 
 
 def fetch(path: str, revision: str | None = None) -> Path:

@@ -47,8 +47,13 @@ def draw_base(identities_a_kind: int, scenes_each: int, device: str) -> Corpus:
     rng = random.Random(1)
 
     def scenes(_identity: int) -> list[world.Scene]:
-        places = [{"pose": scene.pose, "framing": scene.framing} for scene in (world.sample_scene(rng), world.sample_scene(rng))]
-        return [world.sample_scene(rng, style="photo" if j < 2 else None, **places[j % 2]) for j in range(scenes_each)]
+        places = [world.sample_scene(rng) for _ in range(2)]
+
+        def scene(j: int) -> world.Scene:
+            place = places[j % 2]
+            return world.sample_scene(rng, style="photo" if j < 2 else None, pose=place.pose, framing=place.framing)
+
+        return [scene(j) for j in range(scenes_each)]
 
     return _draw(BASE_SEED, identities_a_kind, scenes_each, scenes, device)
 
