@@ -39,7 +39,10 @@ def rabbitmq(program: str, folder: Path) -> Iterator[tuple[str, subprocess.Popen
         yield f"amqp://guest:guest@127.0.0.1:{port}//", process
     finally:
         stop(process)
-        subprocess.run(["epmd", "-port", str(epmd), "-kill"], check=False, capture_output=True)
+        for _ in range(20):  # it stays for as long as it takes the node to be alive
+            if b"Killed" in subprocess.run(["epmd", "-port", str(epmd), "-kill"], check=False, capture_output=True).stdout:
+                break
+            time.sleep(0.2)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
