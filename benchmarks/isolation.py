@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -62,9 +62,15 @@ class Subject:
         return SubjectWords(f"zorvx{self.number}", self.kind)
 
     def photos(self) -> list[Image.Image]:
-        with tempfile.TemporaryDirectory() as folder:
-            draw_photo_set(self.kind, FIRST_SUBJECT + self.number, PHOTOS, Path(folder))
-            return [Image.open(path).convert("RGB") for path in sorted(Path(folder).glob("*.jpg"))]
+        return _drawn(self.kind, FIRST_SUBJECT + self.number)
+
+
+@cache
+def _drawn(kind: str, seed: int) -> list[Image.Image]:
+    """Drawing takes seconds a photo, so it is done once."""
+    with tempfile.TemporaryDirectory() as folder:
+        draw_photo_set(kind, seed, PHOTOS, Path(folder))
+        return [Image.open(path).convert("RGB") for path in sorted(Path(folder).glob("*.jpg"))]
 
 
 @dataclass(frozen=True)
@@ -105,10 +111,10 @@ def _order(bench: Bench, subject: Subject, folder: Path, steps: int) -> FitOrder
 
 
 def drawn_together(
-    engine: Engine, cache: AdapterCache, rows: dict[Subject, Adapter], asked: Sequence[Asked], threads: int
+    engine: Engine, tiers: AdapterCache, rows: dict[Subject, Adapter], asked: Sequence[Asked], threads: int
 ) -> list[Image.Image]:
     def draw(one: Asked) -> Image.Image:
-        loaded, _ = cache.ensure(rows[one.subject])
+        loaded, _ = tiers.ensure(rows[one.subject])
         return engine.render(one.request, loaded)[0]
 
     order = random.Random(0).sample(range(len(asked)), len(asked))
@@ -141,10 +147,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             Path(scratch), FolderStore(Path(scratch) / "objects", b"", ""), few=paths[subjects[0]].stat().st_size * 5
         ) as storage:
             rows = {subject: shelve(storage, subject.number, path) for subject, path in paths.items()}
-            cache = AdapterCache(storage, partial(read_adapter, bench.base))
+            tiers = AdapterCache(storage, partial(read_adapter, bench.base))
             asked = [Asked(subject, scene) for subject in subjects for scene in SCENES]
             began = time.perf_counter()
-            pictures = drawn_together(Engine(bench.base), cache, rows, asked, asked_for.threads)
+            pictures = drawn_together(Engine(bench.base), tiers, rows, asked, asked_for.threads)
             seconds = time.perf_counter() - began
         alone = [drawn_alone(bench, paths, one) for one in asked]
     same = sum(_digest(a) == _digest(b) for a, b in zip(pictures, alone, strict=True))
