@@ -43,7 +43,8 @@ def add_subject(page: Any, name: str, kind: str, class_word: str = "") -> None:
     page.get_by_label("Name").fill(name)
     page.get_by_role("radio", name=kind).check(force=True)
     page.get_by_label("In one or two words").fill(class_word)
-    page.get_by_role("checkbox").check()
+    for statement in page.get_by_role("checkbox").all():  # of a person there are two
+        statement.check()
     page.get_by_role("button", name="On to the photos").click()
     page.get_by_role("heading", name="Drop photos here").wait_for()
 
