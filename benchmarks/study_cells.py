@@ -48,7 +48,7 @@ FACTORS: dict[str, Sequence[Any]] = {
     "class_preservation": (0.0, 1.0),
     "target_set": ("attention", "single", "compact", "image", "blocks"),
     "lr_schedule": ("constant", "cosine"),
-    "saved_scale": (0.85, 1.0),
+    "saved_scale": (0.85, 0.92, 1.0),
 }
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -126,6 +127,13 @@ class Settings(BaseSettings):
     )
     metrics_port: int = Field(0, description="The API serves the same figures on a port of their own, to whoever reaches it; 0: no.")
     metrics_host: str = Field("127.0.0.1", description="Address of metrics_port.")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Settings:
+        """What was derived from the old values is derived again."""
+        copy = super().model_copy(update=update, deep=deep)
+        for name in set(copy.__dict__) - set(type(self).model_fields):
+            del copy.__dict__[name]
+        return copy
 
     @cached_property
     def database(self) -> str:

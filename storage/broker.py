@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu import Queue
@@ -20,6 +21,7 @@ __all__ = ["EmbeddedRedis", "celery_app", "publish", "resolve_broker_url", "star
 
 VISIBILITY_S = 6 * 3600  # Redis redelivers what is unacknowledged for so long; the second copy finds the job claimed and steps back
 PUBLISH_TIMEOUT_S = 0.5
+AMQP = ("amqp", "amqps", "pyamqp")
 RABBITMQ_PATIENCE = {"x-consumer-timeout": VISIBILITY_S * 1000}  # else it takes back after half an hour; read since 3.12
 
 
@@ -39,7 +41,7 @@ def send(settings: Settings, message: str, *args: Any) -> None:
     app = _publisher(resolve_broker_url(settings))
     try:
         app.send_task(message, args=args, queue=queues.QUEUE_OF[message], retry=False)
-    except (KombuError, OSError) as error:
+    except (KombuError, OSError, *app.connection_for_write().connection_errors) as error:
         raise ServiceDown(f"the broker does not answer: {error}") from error
 
 
@@ -60,6 +62,8 @@ def waiting(settings: Settings, job_kind: JobKind) -> int:
 def _publisher(url: str) -> Celery:
     app = Celery("publisher", broker=url, set_as_current=False)
     options = _redis(socket_timeout=PUBLISH_TIMEOUT_S, socket_connect_timeout=PUBLISH_TIMEOUT_S, max_retries=0)
+    if urlsplit(url).scheme in AMQP:  # a write to a connection whose server has died succeeds: only a confirmed message was taken
+        options = {"confirm_publish": True, "read_timeout": PUBLISH_TIMEOUT_S, "write_timeout": PUBLISH_TIMEOUT_S}
     app.conf.update(_common(), broker_transport_options=options, broker_connection_timeout=PUBLISH_TIMEOUT_S)
     return app
 

@@ -72,7 +72,7 @@ def test_a_training_between_whose_steps_portraits_are_drawn_ends_bit_for_bit_the
             drawn.append(pixels(engine.render(REQUEST, style=random_adapter(base, 2))))
 
     shared = trained(base, cache, tmp_path / "shared", portrait)
-    assert len(alone) > 100 and alone.keys() == shared.keys()
+    assert len(alone) > 50 and alone.keys() == shared.keys()
     assert [name for name in alone if not torch.equal(alone[name], shared[name])] == []
     assert len(drawn) == 2 * RECIPE["steps"]
     assert all(np.array_equal(picture, expected[n % 2]) for n, picture in enumerate(drawn))
