@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from api.intake import review_set
 from api.state import State
-from storage import erasure, photos
+from core.errors import UserError
+from storage import erasure, photos, subjects
 from storage.tables import Receipt
 
 
@@ -20,7 +22,8 @@ def erase_photo(state: State, account_id: str, photo_id: str) -> dict[str, Any]:
     with state.storage.db.reader() as session:
         subject_id = photos.get(session, account_id, photo_id).subject_id
     receipt = erase(state, account_id, "photo", photo_id)
-    with state.storage.db.session() as session:
+    with suppress(UserError), state.storage.db.session() as session:  # its subject may have been erased meanwhile
+        subjects.lock(session, account_id, subject_id)
         review_set(session, account_id, subject_id)
     return receipt
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from core.errors import UserError, not_found
 from core.words import new_id
 from storage import mails
+from storage.locks import hold_account_of_address
 from storage.tables import Account, ApiKey, SignInToken, WebSession, now
 
 _EMAIL = re.compile(r"[^@\s,;<>\"]{1,64}@[^@\s,;<>\"]{1,255}")
@@ -48,6 +49,7 @@ def sign_in_is_open(session: Session, token: str) -> bool:
 def consume_sign_in(session: Session, token: str, session_ttl_s: int = 30 * 86400) -> tuple[Account, str]:
     """Use the link once: the account (made at the first sign-in) and a new browser session's token. ``sign-in/expired`` (400) otherwise."""
     open_link = (SignInToken.token_hash == hashed(token)) & SignInToken.used_at.is_(None) & (SignInToken.expires_at > now())
+    hold_account_of_address(session, session.scalar(select(SignInToken.email).where(open_link)) or "")
     email = session.scalar(update(SignInToken).where(open_link).values(used_at=now()).returning(SignInToken.email))
     if email is None:
         raise UserError("sign-in/expired", "This sign-in link was used or has expired", "Ask for a new one.", status=400)

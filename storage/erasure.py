@@ -17,6 +17,7 @@ from core.errors import ServiceDown, UserError, not_found
 from storage import erasure_news, receipts
 from storage.erasure_plan import SCOPES, make_plan
 from storage.erasure_rows import remove_mentions, remove_rows
+from storage.locks import hold_account
 from storage.mails import Post
 from storage.objects import key_digest
 from storage.tables import Account, Erasure, Receipt, now
@@ -26,7 +27,7 @@ __all__ = ["SCOPES", "erase", "resume_unfinished", "sweep_again"]
 
 SWEPT_FOR, SWEPT_EVERY = timedelta(hours=1), timedelta(minutes=1)
 RESUMED_AFTER = timedelta(minutes=1)
-BEGIN_ATTEMPTS = 3  # PostgreSQL ends one of two transactions that wait for each other, such as this one and a new training's
+BEGIN_ATTEMPTS = 3  # a database that restarts, or that ends one of two transactions that wait for each other, is asked again
 
 
 def erase(storage: Storage, post: Post, scope: str, target_id: str, account_id: str | None = None) -> Receipt:
@@ -61,7 +62,11 @@ def sweep_again(storage: Storage) -> int:
         session.execute(delete(Erasure).where(Erasure.finished_at < now() - SWEPT_FOR))
         swept = update(Erasure).where(*due).values(swept_at=now()).returning(Erasure.prefixes, Erasure.account_id, Erasure.about)
         found = session.execute(swept).all()
-        mentions = sum(remove_mentions(session, account_id, about.get("ids", [])).total() for _, account_id, about in found)
+    mentions = 0
+    for _, account_id, about in found:
+        with storage.db.session() as session:
+            hold_account(session, account_id)
+            mentions += remove_mentions(session, account_id, about.get("ids", [])).total()
     return mentions + sum(storage.objects.erase(prefix).count for prefixes, _, _ in found for prefix in prefixes)
 
 
@@ -133,6 +138,7 @@ def _note_objects(storage: Storage, target_id: str) -> Erasure:
 
 
 def _write_receipt(session: Session, storage: Storage, target_id: str, mails: int) -> Receipt:
+    hold_account(session, session.scalar(select(Erasure.account_id).where(Erasure.target_id == target_id)))
     erasure = session.get_one(Erasure, target_id, with_for_update=True)
     written = receipts.of_target(session, target_id)
     if written is not None:  # another process finished it first

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import UserError, not_found
 from storage import keys
+from storage.locks import hold_account
 from storage.retention_rules import old_portraits, photos_last_used
 from storage.tables import Account, Adapter, Base, Job, Photo, Portrait, RetentionNotice, Subject, Training
 
@@ -38,11 +39,23 @@ class Plan:
 def make_plan(session: Session, scope: str, target_id: str, account_id: str | None) -> Plan:
     """Everything under the target; :class:`core.errors.UserError` (404) if it does not exist or belongs to another account."""
     table, build = SCOPES[scope]
+    _lock_above(session, table, target_id)
     row: Any = session.get(table, target_id, with_for_update=True)
     owner = None if row is None else (row.id if scope == "account" else row.account_id)
     if row is None or account_id not in (None, owner):
         raise not_found(scope)
     return build(session, row)
+
+
+def _lock_above(session: Session, table: Any, target_id: str) -> None:
+    """In the order of :mod:`storage.locks`. The subject of photos is locked too, so that no training of it starts meanwhile."""
+    if table is Account:
+        return
+    hold_account(session, session.scalar(select(table.account_id).where(table.id == target_id)))
+    subject_of = {Photo: Photo.subject_id, RetentionNotice: RetentionNotice.target_id}
+    if table in subject_of:
+        subject = select(subject_of[table]).where(table.id == target_id).scalar_subquery()
+        session.scalar(select(Subject.id).where(Subject.id == subject).with_for_update())
 
 
 def _account(session: Session, account: Account) -> Plan:
@@ -93,7 +106,6 @@ def _photo(session: Session, photo: Photo) -> Plan:
 
 
 def _photos(session: Session, account_id: str, subject_id: str, photos: list[Photo]) -> Plan:
-    session.scalar(select(Subject.id).where(Subject.id == subject_id).with_for_update())  # no training starts meanwhile
     trainings = _ids(session, Training, Training.subject_id == subject_id)
     plan = Plan(account_id, photos=[photo.id for photo in photos], about={"subject_id": subject_id})
     plan.prefixes = [keys.training_prefix(account_id, subject_id, one) for one in trainings]

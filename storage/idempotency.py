@@ -16,6 +16,7 @@ from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
 from core.errors import UserError
+from storage.locks import hold_account
 from storage.tables import IdempotencyRecord, now
 
 KEPT = timedelta(hours=24)
@@ -54,6 +55,7 @@ def begin(session: Session, account_id: str, key: str, request_sha256: str) -> I
     """
     if not 1 <= len(key) <= 200:
         raise UserError("idempotency/key", "This Idempotency-Key cannot be used", "Use 1 to 200 characters, such as a UUID.", status=400)
+    hold_account(session, account_id)
     record = session.get(IdempotencyRecord, (account_id, key), with_for_update=True)
     if record is not None and _stale(record):
         session.delete(record)

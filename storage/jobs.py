@@ -16,6 +16,7 @@ from core.words import JobKind, JobState, new_id
 from storage import endings, idempotency
 from storage.heartbeat import beating
 from storage.leases import Lease
+from storage.locks import hold_account, hold_account_of_job
 from storage.publishing import publish_new, unpublished
 from storage.tables import Account, Job, now
 from storage.wiring import Storage
@@ -54,6 +55,7 @@ def run(storage: Storage, job_id: str, worker: str, work: Callable[[Lease], None
 
 def request_cancel(session: Session, job: Job) -> None:
     """A job that waits is canceled at once; one that runs reads the flag at its next step. One that has ended stays as it is."""
+    hold_account(session, job.account_id)
     session.flush()
     waiting = (Job.id == job.id) & (Job.state == JobState.STARTING)
     running = (Job.id == job.id) & (Job.state == JobState.PROCESSING)
@@ -92,6 +94,7 @@ def _claim(storage: Storage, job_id: str, worker: str) -> Job | None:
         "lease_until": now() + timedelta(seconds=settings.lease_s),
     }
     with storage.db.session() as session:
+        hold_account_of_job(session, job_id)
         _take_from_the_silent(session, job_id, settings.max_attempts)
         if endings.cancel(session, and_(waiting, _unwanted())):
             return None
@@ -172,6 +175,7 @@ def _recover(storage: Storage, job: Job) -> bool:
     held = and_(Job.id == job.id, Job.fence == job.fence, _expired())
     record = endings.lost_record(job)
     with storage.db.session() as session:
+        hold_account(session, job.account_id)
         if endings.cancel(session, and_(held, _unwanted())):
             return True
         outcome = _again(session, job.id, held, record, storage.settings.max_attempts)
@@ -188,6 +192,7 @@ def _end(storage: Storage, lease: Lease, ending: Callable[[Session], str | bool 
     """Keeps what the attempt measured, then ends it. If the database is down, the lease runs out and the scheduler goes on from there."""
     try:
         with storage.db.session() as session:
+            hold_account(session, lease.account_id)
             session.execute(update(Job).where(lease.held()).values(metrics=lease.all_metrics()))
             return str(ending(session) or "stepped back")
     except ServiceDown as error:

@@ -18,6 +18,7 @@ from core.errors import JobCanceled, LeaseLost, ServiceDown, WorkerStopping
 from core.logs import get_logger
 from core.words import JobKind, JobState
 from storage import webhook_events
+from storage.locks import hold_account
 from storage.tables import Account, Job, now
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class Lease:
         self._ending = True
         try:
             with self._lock, self._storage.db.session() as session:
+                hold_account(session, self.account_id)
                 yield session
                 session.flush()
                 self._finish(session)

@@ -34,7 +34,9 @@ def sweep_ended(storage: Storage) -> int:
     erased = sum(_sweep(storage, job) for job in jobs)
     if jobs:
         with storage.db.session() as session:
-            session.execute(update(Job).where(Job.id.in_([job.id for job in jobs])).values(swept_at=now()))
+            mine = select(Job.id).where(Job.id.in_([job.id for job in jobs]))
+            free = mine.with_for_update(skip_locked=True)  # the others are being erased
+            session.execute(update(Job).where(Job.id.in_(free)).values(swept_at=now()), execution_options={"synchronize_session": False})
     return erased
 
 

@@ -21,6 +21,7 @@ DESCRIPTION_LENGTH = 300
 
 def new_upload(session: Session, settings: Settings, account_id: str, subject_id: str, filename: str) -> Upload:
     """A place for one file. The API presigns ``object_key``, and turns the upload into a photo once the file is there."""
+    subjects.open_account(session, account_id)
     subjects.get(session, account_id, subject_id)
     _raise_if_full(session, settings, subject_id)
     upload_id = new_id("upl")

@@ -41,8 +41,8 @@ def create(
 
     Without an adapter the base model renders ``class_word``. :class:`core.errors.UserError` says what to change.
     """
-    adapter = _adapter(session, settings, account_id, adapter_id)
     subjects.open_account(session, account_id)
+    adapter = _adapter(session, settings, account_id, adapter_id)
     wished = wishes.params(session, settings, adapter, count)
     text, recipe = _text_and_recipe(settings, style, prompt, wishes.view)
     portrait = Portrait(

@@ -66,9 +66,13 @@ def purge(storage: Storage) -> int:
     )
     if not _anything(storage, old):  # most passes: no writing turn is taken
         return _purge_uploads(storage)
-    with storage.db.session() as session:
-        results: list[Any] = [session.execute(delete(table).where(condition)) for table, condition in old]
-    return sum(result.rowcount for result in results) + _purge_uploads(storage)
+    return sum(_delete(storage, table, condition) for table, condition in old) + _purge_uploads(storage)
+
+
+def _delete(storage: Storage, table: Any, condition: Any) -> int:
+    with storage.db.session() as session:  # one a table: rows of several in one transaction would cross an erasure's
+        result: Any = session.execute(delete(table).where(condition))
+        return int(result.rowcount)
 
 
 def _anything(storage: Storage, old: tuple[tuple[Any, Any], ...]) -> bool:

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from core.errors import UserError, not_found
 from core.words import CLASS_WORDS, SubjectKind, new_id
 from storage import consents
+from storage.locks import hold_account
 from storage.tables import Account, Consent, Photo, Subject, now
 
 PER_ACCOUNT = 200
@@ -48,6 +49,7 @@ def get(session: Session, account_id: str, subject_id: str) -> Subject:
 
 def lock(session: Session, account_id: str, subject_id: str) -> Subject:
     """Like :func:`get`, and nobody else changes what belongs to it until the transaction ends."""
+    hold_account(session, account_id)
     subject = session.scalar(select(Subject).where(Subject.id == subject_id, Subject.account_id == account_id).with_for_update())
     if subject is None:
         raise not_found("subject")
@@ -77,8 +79,8 @@ def consent_of(session: Session, subject_id: str) -> Consent | None:
 
 
 def open_account(session: Session, account_id: str) -> None:
-    """Nothing new may start for an account whose erasure is under way."""
-    if session.scalar(select(Account.gone).where(Account.id == account_id)) is not False:
+    """Nothing new may start for an account whose erasure is under way; the erasure waits for what has started."""
+    if not hold_account(session, account_id) or session.scalar(select(Account.gone).where(Account.id == account_id)):
         raise not_found("account")
 
 

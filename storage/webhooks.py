@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from core.errors import UserError, not_found
 from core.words import new_id
 from storage import subjects
+from storage.locks import hold_account
 from storage.tables import Webhook, WebhookDelivery, now
 from storage.webhook_events import EVENTS, TEST, queue
 
@@ -44,6 +45,7 @@ def get(session: Session, account_id: str, webhook_id: str) -> Webhook:
 
 def remove(session: Session, account_id: str, webhook_id: str) -> None:
     """Its log goes with it."""
+    hold_account(session, account_id)
     get(session, account_id, webhook_id)
     session.execute(delete(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id))
     session.execute(delete(Webhook).where(Webhook.id == webhook_id))

@@ -22,6 +22,7 @@ from core.words import TrainingStage
 from storage import adapters, keys, mails, photos
 from storage.accounting import bill, device_seconds
 from storage.jobs import Lease
+from storage.locks import hold_account
 from storage.tables import Account, Adapter, Photo, Subject, Training
 from storage.wiring import Storage
 from trainer.captions import SubjectWords
@@ -184,6 +185,7 @@ def record_findings(storage: Storage, order: Order, curated: Curated) -> None:
     if not dropped:
         return
     with storage.db.session() as session:
+        hold_account(session, order.training.account_id)
         for row in order.photos:
             photo = session.get(Photo, row.id)
             if photo is not None and photo.sha256 in dropped:

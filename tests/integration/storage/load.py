@@ -58,9 +58,6 @@ class Load:
                 turn()
             except (UserError, IntegrityError):  # not found, already running, full, changed meanwhile: what a customer is told
                 pass
-            except ServiceDown as fault:  # PostgreSQL ends one of two that wait for each other; the API says: try again in a moment
-                if "deadlock" not in str(fault):
-                    self.faults.append(fault)
             except BaseException as fault:
                 self.faults.append(fault)
 
