@@ -86,8 +86,8 @@ class Bench:
     def __init__(self, way: Way, device: str, backend: str) -> None:
         self.way = way
         self.base = base_of(way.precision, device)
-        names = self.base.family.lora_modules(self.base.transformer, "blocks")
-        self.slots = LoraSlots(self.base.transformer, names, rank=RANK, count=CUSTOMERS, dtype=self.base.dtype)
+        spec = self.base.family.lora_spec("blocks", rank=RANK, alpha=RANK)
+        self.slots = LoraSlots(self.base.transformer, spec, count=CUSTOMERS, dtype=self.base.dtype)
         fill(self.slots)
         self.training = SlotTraining(self.slots)
         self.text = encode_prompts(self.base, [CAPTION])

@@ -11,12 +11,12 @@ import time
 from typing import Any
 
 import torch
-from peft import LoraConfig
 
 from benchmarks.floor import synchronise
 from diffusion import lora
 from diffusion.attention import training_attention
 from diffusion.loading import BaseModel
+from diffusion.lora_spec import LoraSpec
 from diffusion.text import PromptEmbeds
 
 
@@ -25,8 +25,7 @@ class StockLoop:
 
     def __init__(self, base: BaseModel, modules: list[str], rank: int) -> None:
         self.base, self.transformer = base, base.transformer
-        config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=lora.re_exactly(tuple(modules)))
-        self.transformer.add_adapter(config)
+        self.transformer.add_adapter(LoraSpec(rank, rank, tuple(modules)).config())
         self.parameters = [p for p in self.transformer.parameters() if p.requires_grad]
         for parameter in self.parameters:
             parameter.data = parameter.data.float()

@@ -7,20 +7,18 @@ Alpha is always baked into B (so that scale 1 means the trained strength in ever
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import nn
 
 from core.errors import UserError
+from diffusion.lora_spec import KEY, LoraSpec, seeded, spec_of
 
 State = dict[str, torch.Tensor]
 
@@ -28,38 +26,15 @@ PREFIX = "transformer."
 TEXT_ENCODER_PREFIXES = ("text_encoder.", "text_encoder_2.")
 METADATA_KEY = "likeness"
 DIFFUSERS_METADATA_KEY = "lora_adapter_metadata"
-KEY = re.compile(r"transformer\.(?P<module>[\w.]+)\.lora_(?P<side>[AB])\.weight")
 MAX_RANK = 256
-
-
-@dataclass(frozen=True)
-class LoraSpec:
-    """``target_modules`` are full module names (``Family.lora_modules``): a suffix such as ``proj_out`` would also hit the last layer."""
-
-    rank: int
-    alpha: int
-    target_modules: tuple[str, ...]
-
-    @property
-    def scale(self) -> float:
-        return self.alpha / self.rank
 
 
 def attach(transformer: Any, spec: LoraSpec, *, name: str = "default", seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
     """Adds a fresh trainable adapter (A gaussian, B zero, so the output does not change yet); the same seed gives the same weights."""
-    config = LoraConfig(
-        r=spec.rank, lora_alpha=spec.alpha, target_modules=re_exactly(spec.target_modules), init_lora_weights="gaussian", bias="none"
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        transformer.add_adapter(config, adapter_name=name)
+    with seeded(seed):
+        transformer.add_adapter(spec.config(), adapter_name=name)
     for parameter in parameters(transformer, name).values():
         parameter.data = parameter.data.to(dtype)
-
-
-def re_exactly(names: tuple[str, ...]) -> str:
-    """PEFT takes a list as suffixes, but a string as a regular expression that must match whole names."""
-    return "|".join(re.escape(name) for name in names)
 
 
 def load(transformer: Any, state: State, *, name: str = "default") -> None:
@@ -91,9 +66,13 @@ def _baked(key: str, weight: torch.Tensor, scale: float) -> torch.Tensor:
 
 
 def save(path: Path, state: State, metadata: Mapping[str, Any]) -> Path:
-    """Writes the file; ``metadata`` (JSON-serialisable) goes into its header and can be read without the weights."""
+    """Writes the file; ``metadata`` (JSON-serialisable) goes into its header and can be read without the weights, beside what diffusers and
+    PEFT want to know of an adapter in their keys."""
+    header = {"format": "pt", METADATA_KEY: json.dumps(metadata, sort_keys=True)}
+    if spec := spec_of(state):
+        header[DIFFUSERS_METADATA_KEY] = json.dumps(spec.as_header(), sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_in_order(serialise(state, {"format": "pt", METADATA_KEY: json.dumps(metadata, sort_keys=True)})))
+    path.write_bytes(_in_order(serialise(state, header)))
     return path
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from core.errors import UserError
 from diffusion import lora
+from diffusion.lora_spec import LoraSpec, first_weights, seeded
 from diffusion.slot_linear import Selection, SlotLinear
 
 KEY = "{prefix}{module}.lora_{side}.weight"
@@ -41,14 +42,18 @@ class Place:
 
 
 class LoraSlots:
-    """``count`` slots of one layout (modules and rank) on a transformer. ``weights`` [S, P] is what the layers read, in ``dtype``.
+    """``count`` slots of one layout (modules and rank, as PEFT reads ``spec``) on a transformer. ``weights`` [S, P] is what the layers
+    read, in ``dtype``.
 
     Empty slots are zero and change nothing. Do not move or cast the transformer afterwards: its adapter weights are views of ``weights``.
     """
 
-    def __init__(self, transformer: nn.Module, modules: Sequence[str], *, rank: int, count: int = 1, dtype: torch.dtype) -> None:
-        self.transformer, self.modules, self.rank, self.count = transformer, tuple(modules), rank, count
-        self.places = tuple(_places(transformer, self.modules, rank))
+    def __init__(self, transformer: nn.Module, spec: LoraSpec, *, count: int = 1, dtype: torch.dtype) -> None:
+        self.transformer, self.spec, self.config, self.count = transformer, spec, spec.config(), count
+        self.rank, self.modules = self.config.r, tuple(spec.modules(transformer))
+        if not self.modules:
+            raise ValueError(f"no layer of the transformer is called {self.config.target_modules}")
+        self.places = tuple(_places(transformer, self.modules, self.rank))
         self.size = _end(self.places[-1])
         device = next(transformer.parameters()).device
         self.weights = torch.zeros(count, self.size, dtype=dtype, device=device)
@@ -92,12 +97,13 @@ class LoraSlots:
 
     @torch.no_grad()
     def start(self, slot: int, seed: int) -> None:
-        """A fresh adapter: A gaussian with deviation 1/rank (PEFT's "gaussian"), B zero. A seed means the same weights in every slot."""
-        row, generator = self.weights[self._checked(slot)], torch.Generator().manual_seed(seed)
-        row.zero_()
-        for place in self.places:
-            if place.side == "A":
-                place.of(row).copy_(torch.randn(place.shape, generator=generator) / self.rank)
+        """A fresh adapter as PEFT starts it (A gaussian, B zero). A seed means the same weights in every slot."""
+        row, layers = self.weights[self._checked(slot)], zip(self.places[::2], self.places[1::2], strict=True)
+        with seeded(seed):
+            for down, up in layers:
+                a, b = first_weights(self.config, down.shape[1], up.shape[0])
+                down.of(row).copy_(a)
+                up.of(row).copy_(b)
 
     def clear(self, slot: int) -> None:
         """Zero: as if there were no adapter."""

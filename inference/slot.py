@@ -35,9 +35,7 @@ class AdapterSlots:
     @property
     def modules(self) -> list[str]:
         """Layers that adapters may touch, in the model's order."""
-        family, transformer = self.base.family, self.base.transformer
-        allowed = family.lora_allowlist(transformer)
-        return [name for name in family.lora_modules(transformer, "blocks") if name in allowed]
+        return self.base.family.lora_modules(self.base.transformer, "blocks")
 
     @property
     def slots(self) -> LoraSlots:
@@ -105,7 +103,9 @@ class AdapterSlots:
         self.held, self._scales = [None, None], [None, None]
 
     def _install(self) -> LoraSlots:
-        return LoraSlots(self.base.transformer, self.modules, rank=self.rank, count=2, dtype=self.base.dtype)
+        """Adapters come with alpha baked in: a slot's scale is the request's."""
+        spec = self.base.family.lora_spec("blocks", rank=self.rank, alpha=self.rank)
+        return LoraSlots(self.base.transformer, spec, count=2, dtype=self.base.dtype)
 
     def _grow(self, rank: int) -> None:
         """Larger slots for an adapter of a larger rank; compiled graphs are made anew, once."""

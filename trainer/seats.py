@@ -23,11 +23,11 @@ class Seats:
 
     def slots(self, recipe: Recipe) -> LoraSlots:
         """Laid out for the recipe's rank and modules. Another layout than the last one's costs new graphs, so operators set one."""
-        modules = tuple(self.base.family.lora_modules(self.base.transformer, recipe.target_set))
+        spec = self.base.family.lora_spec(recipe.target_set, rank=recipe.rank, alpha=recipe.alpha)
         present = self._slots
-        if present is None or (present.rank, present.modules) != (recipe.rank, modules):
+        if present is None or (present.spec.rank, present.spec.target_modules) != (spec.rank, spec.target_modules):
             self.remove()
-            self._slots = LoraSlots(self.base.transformer, modules, rank=recipe.rank, count=self.count, dtype=self.base.dtype)
+            self._slots = LoraSlots(self.base.transformer, spec, count=self.count, dtype=self.base.dtype)
         assert self._slots
         return self._slots
 

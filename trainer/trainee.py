@@ -6,6 +6,7 @@ Everything of it is one flat row, so clipping, stepping and averaging are a laun
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,8 +28,9 @@ class Trainee:
     def __init__(self, training: SlotTraining, slot: int, recipe: Recipe, seed: int) -> None:
         """Starts it fresh: A gaussian, B zero."""
         self.training, self.slot, self.recipe = training, slot, recipe
+        self.scale = replace(training.slots.spec, alpha=recipe.alpha).scale  # those in one pass agree in the rest
         training.slots.start(slot, seed)
-        training.slots.set_scale(slot, recipe.alpha / recipe.rank)
+        training.slots.set_scale(slot, self.scale)
         training.adopt(slot)
         self.parameter = training.parameter(slot)
         self.average = self.parameter.detach().clone()
@@ -52,8 +54,7 @@ class Trainee:
 
     def adapter_state(self, dtype: torch.dtype) -> lora.State:
         """The averaged weights as a file's state, with alpha / rank and the recipe's ``saved_scale`` baked in."""
-        scale = self.recipe.alpha / self.recipe.rank * self.recipe.saved_scale
-        return self.training.slots.state(self.average, scale=scale, dtype=dtype)
+        return self.training.slots.state(self.average, scale=self.scale * self.recipe.saved_scale, dtype=dtype)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything that a resumed run needs, by name, on the CPU."""

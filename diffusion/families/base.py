@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import nn
+
+from diffusion.lora_spec import LoraSpec
 
 if TYPE_CHECKING:
     from diffusion.loading import BaseModel
@@ -82,17 +83,13 @@ class Family(ABC):
     ) -> torch.Tensor:
         """Velocity [B, N, D] for noisy tokens [B, N, D] at noise levels [B]."""
 
+    def lora_spec(self, target_set: str, *, rank: int, alpha: int) -> LoraSpec:
+        return LoraSpec(rank, alpha, self.lora_targets[target_set])
+
     def lora_modules(self, transformer: nn.Module, target_set: str) -> list[str]:
-        """Full names of the linear layers that an adapter of this target set may touch, in the model's order."""
-        pattern = re.compile(self.lora_targets[target_set])
-        return [name for name in _plain_names(transformer) if pattern.fullmatch(name)]
+        """Full names of the linear layers that an adapter of this target set, of whatever rank, may touch, in the model's order."""
+        return self.lora_spec(target_set, rank=1, alpha=1).modules(transformer)
 
     def lora_allowlist(self, transformer: nn.Module) -> set[str]:
         """Modules that any adapter file may touch: the union of all target sets."""
         return {name for target_set in self.lora_targets for name in self.lora_modules(transformer, target_set)}
-
-
-def _plain_names(transformer: nn.Module) -> Sequence[str]:
-    """Names of linear layers as they are without an adapter: PEFT wraps a layer and keeps it as ``base_layer``."""
-    names = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear) and ".lora_" not in name]
-    return [name.removesuffix(".base_layer") for name in names]

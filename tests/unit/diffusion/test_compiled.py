@@ -27,8 +27,7 @@ class Worker:
 
     def __init__(self, base: BaseModel) -> None:
         self.base = base
-        names = base.family.lora_modules(base.transformer, "blocks")
-        self.slots = LoraSlots(base.transformer, names, rank=4, count=2, dtype=torch.float32)
+        self.slots = LoraSlots(base.transformer, base.family.lora_spec("blocks", rank=4, alpha=4), count=2, dtype=torch.float32)
         self.training = SlotTraining(self.slots)
 
     def predict(self, batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -125,10 +125,9 @@ def test_every_block_layer_can_be_a_target_and_nothing_else(klein: BaseModel) ->
 
 
 def test_an_adapter_is_fitted_and_gives_the_same_pixels_in_plain_diffusers(klein: BaseModel, folder: Path, tmp_path: Path) -> None:
-    names = klein.family.lora_modules(klein.transformer, "blocks")
     text = encode_prompts(klein, [PROMPT])
     bare = klein.pipeline()(**klein.family.pipeline_inputs(klein, text), **options()).images[0]
-    slots = LoraSlots(klein.transformer, names, rank=4, dtype=torch.float32)
+    slots = LoraSlots(klein.transformer, klein.family.lora_spec("blocks", rank=4, alpha=4), dtype=torch.float32)
     losses = fit(klein, slots, steps=12)
     assert losses[-1] < losses[0]
     ours = klein.pipeline()(**klein.family.pipeline_inputs(klein, text), **options()).images[0]

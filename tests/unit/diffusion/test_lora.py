@@ -10,6 +10,7 @@ from core.errors import UserError
 from diffusion import lora
 from diffusion.families.flux1 import Flux1
 from diffusion.loading import BaseModel
+from diffusion.lora_spec import LoraSpec
 
 Q = "transformer.transformer_blocks.0.attn.to_q"
 
@@ -21,11 +22,11 @@ def render(pipeline: FluxPipeline, seed: int = 5) -> bytes:
     return image.tobytes()
 
 
-def spec(base: BaseModel, rank: int = 4, alpha: float = 4) -> lora.LoraSpec:
-    return lora.LoraSpec(rank, alpha, tuple(base.family.lora_modules(base.transformer, "blocks")))
+def spec(base: BaseModel, rank: int = 4, alpha: int = 4) -> LoraSpec:
+    return base.family.lora_spec("blocks", rank=rank, alpha=alpha)
 
 
-def fitted(base: BaseModel, rank: int = 4, alpha: float = 4) -> lora.State:
+def fitted(base: BaseModel, rank: int = 4, alpha: int = 4) -> lora.State:
     """An adapter with weights large enough to change the picture, still attached to the base."""
     lora.attach(base.transformer, spec(base, rank, alpha), seed=1)
     for name, parameter in lora.parameters(base.transformer).items():
@@ -51,7 +52,7 @@ def test_only_the_adapter_is_trainable_and_its_start_follows_the_seed(clean_base
         lora.attach(clean_base.transformer, spec(clean_base), seed=seed)
         mine = lora.parameters(clean_base.transformer)
         assert {n for n, p in clean_base.transformer.named_parameters() if p.requires_grad} == set(mine)
-        assert len(mine) == 2 * len(spec(clean_base).target_modules)
+        assert len(mine) == 2 * len(spec(clean_base).modules(clean_base.transformer))
         starts.append(torch.cat([p.detach().flatten() for p in mine.values()]))
         lora.detach(clean_base.transformer)
     assert torch.equal(starts[0], starts[1]) and not torch.equal(starts[0], starts[2])
@@ -63,7 +64,7 @@ def test_the_last_layer_is_never_a_target(base: BaseModel) -> None:
 
 
 @pytest.mark.parametrize("alpha", [4, 8])
-def test_plain_diffusers_gives_our_own_pixels(clean_base: BaseModel, tiny_folder: Path, tmp_path: Path, alpha: float) -> None:
+def test_plain_diffusers_gives_our_own_pixels(clean_base: BaseModel, tiny_folder: Path, tmp_path: Path, alpha: int) -> None:
     bare = render(clean_base.pipeline())
     state = fitted(clean_base, alpha=alpha)
     trained = render(clean_base.pipeline())

@@ -7,6 +7,7 @@ from core.errors import UserError
 from diffusion import lora
 from diffusion.loading import BaseModel
 from diffusion.lora_slots import LoraSlots
+from diffusion.lora_spec import LoraSpec
 from diffusion.slot_training import SlotTraining
 from diffusion.text import PromptEmbeds
 
@@ -17,9 +18,13 @@ def modules(base: BaseModel) -> list[str]:
     return base.family.lora_modules(base.transformer, "blocks")
 
 
+def spec(base: BaseModel, rank: int = RANK) -> LoraSpec:
+    return base.family.lora_spec("blocks", rank=rank, alpha=rank)
+
+
 @pytest.fixture
 def slots(base: BaseModel) -> Iterator[LoraSlots]:
-    made = LoraSlots(base.transformer, modules(base), rank=RANK, count=3, dtype=torch.float32)
+    made = LoraSlots(base.transformer, spec(base), count=3, dtype=torch.float32)
     yield made
     made.remove()
 
@@ -50,7 +55,7 @@ def predict(base: BaseModel, seeds: Sequence[int]) -> torch.Tensor:
 
 def test_empty_slots_change_no_bit(base: BaseModel) -> None:
     bare = predict(base, [1, 2])
-    slots = LoraSlots(base.transformer, modules(base), rank=RANK, count=2, dtype=torch.float32)
+    slots = LoraSlots(base.transformer, spec(base), count=2, dtype=torch.float32)
     assert torch.equal(predict(base, [1, 2]), bare)
     slots.write(0, adapter(base, 1))
     assert not torch.allclose(predict(base, [1, 2]), bare)
@@ -105,7 +110,7 @@ def test_stacked_slots_add_up_and_none_is_the_bare_base(base: BaseModel, slots: 
     both = predict(base, [1, 2])
     slots.remove()
     assert torch.equal(predict(base, [1, 2]), bare)
-    wide = LoraSlots(base.transformer, modules(base), rank=2 * RANK, dtype=torch.float32)
+    wide = LoraSlots(base.transformer, spec(base, 2 * RANK), dtype=torch.float32)
     scaled = {key: weight * (0.5 if "lora_B" in key else 1.0) for key, weight in two.items()}
     wide.write(0, {key: torch.cat([one[key], scaled[key]], 0 if "lora_A" in key else 1) for key in one})
     assert torch.allclose(predict(base, [1, 2]), both, rtol=1e-5, atol=1e-6)
@@ -117,9 +122,9 @@ def test_two_sets_of_slots_serve_in_turns(base: BaseModel, slots: LoraSlots) -> 
     slots.write(0, adapter(base, 1))
     before, wrappers = predict(base, [1]), list(slots.layers())
     with pytest.raises(RuntimeError, match="already"):
-        LoraSlots(base.transformer, modules(base), rank=RANK, dtype=torch.float32)
+        LoraSlots(base.transformer, spec(base), dtype=torch.float32)
     slots.remove()
-    other = LoraSlots(base.transformer, modules(base), rank=2, dtype=torch.float32)
+    other = LoraSlots(base.transformer, spec(base, 2), dtype=torch.float32)
     other.write(0, adapter(base, 2, rank=2))
     with pytest.raises(RuntimeError, match="already"):
         slots.put_on()
@@ -182,7 +187,7 @@ def test_gradients_accumulate_and_reach_only_active_slots(base: BaseModel, slots
 
 
 def test_master_weights_keep_what_bf16_would_lose(base: BaseModel) -> None:
-    slots = LoraSlots(base.transformer, modules(base), rank=RANK, dtype=torch.bfloat16)
+    slots = LoraSlots(base.transformer, spec(base), dtype=torch.bfloat16)
     training = SlotTraining(slots)
     slots.start(0, seed=1)
     training.adopt(0)
@@ -234,7 +239,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(base: BaseModel, slots
 
 def test_a_single_slots_gradients_lie_as_fresh_ones_do(base: BaseModel) -> None:
     """Otherwise hundreds of copies are launched one by one at every step."""
-    slots = LoraSlots(base.transformer, modules(base), rank=RANK, dtype=torch.float32)
+    slots = LoraSlots(base.transformer, spec(base), dtype=torch.float32)
     training = SlotTraining(slots)
     gradients(base, [1])
     for view, leaf in zip(training._views, training._leaves, strict=True):

@@ -111,7 +111,7 @@ def weights_on(miniature: BaseModel, precision: Precision) -> FluxTransformer2DM
 
 def step(base: BaseModel, transformer: FluxTransformer2DModel) -> tuple[torch.Tensor, torch.Tensor]:
     """Prediction, and the gradient of a started adapter's B, of one step."""
-    slots = LoraSlots(transformer, base.family.lora_modules(transformer, "blocks"), rank=4, dtype=torch.float32)
+    slots = LoraSlots(transformer, base.family.lora_spec("blocks", rank=4, alpha=4), dtype=torch.float32)
     slots.start(0, seed=0)
     training = SlotTraining(slots)
     text = encode_prompts(base, ["a photo of a cat on a sofa"])

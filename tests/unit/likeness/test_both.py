@@ -80,8 +80,7 @@ def test_a_training_between_whose_steps_portraits_are_drawn_ends_bit_for_bit_the
 
 def test_slots_modes_forward_and_randomness_are_back_afterwards(base):
     transformer = base.transformer
-    names = base.family.lora_modules(transformer, "blocks")
-    slots = LoraSlots(transformer, names, rank=2, count=2, dtype=base.dtype)
+    slots = LoraSlots(transformer, base.family.lora_spec("blocks", rank=2, alpha=2), count=2, dtype=base.dtype)
     slots.start(1, seed=5)
     modules, weights = dict(transformer.named_modules()), slots.weights.clone()
     transformer.train()
