@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import psutil
 import torch
+from accelerate.state import PartialState
+from accelerate.utils import parse_flag_from_env
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.errors import UserError
@@ -16,12 +18,12 @@ GIB_HEADROOM = 8 * 2**30  # activations of a 1024² step with checkpointing, nex
 
 
 def pick_device(setting: str = "auto") -> torch.device:
-    """``auto`` is this process's CUDA GPU (the first, or its own under ``accelerate launch``), else the CPU.
+    """``auto`` is this process's CUDA GPU, else the CPU (also under ``accelerate launch --cpu``); ``cuda`` is the same, but must be there.
 
     Never call this in a process that forks afterwards: it initialises CUDA.
     """
     if setting == "auto":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
+        return _own_gpu() if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU") else torch.device("cpu")
     try:
         device = torch.device(setting)
     except RuntimeError as error:
@@ -30,7 +32,17 @@ def pick_device(setting: str = "auto") -> torch.device:
         raise UserError(
             "device/no-gpu", "No usable CUDA GPU", f"The setting asks for {setting}: install a CUDA build of torch, or use cpu."
         )
-    return device
+    return _own_gpu() if setting == "cuda" else device
+
+
+def in_group() -> bool:
+    """Whether ``accelerate launch`` or ``torchrun`` started this process to work with others."""
+    return "LOCAL_RANK" in os.environ
+
+
+def _own_gpu() -> torch.device:
+    """The first; in a group accelerate deals the GPUs out, and connects the processes."""
+    return PartialState().device if in_group() else torch.device("cuda", 0)
 
 
 def free_memory(device: torch.device) -> int:

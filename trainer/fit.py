@@ -93,7 +93,7 @@ class _Group:
         finally:
             self.plan.close()
         for member, fitting in zip(self.members, self.fittings, strict=True):
-            fitting.memory = self.plan.as_dict()
+            fitting.memory = self.plan.as_dict() | self.world.as_dict()
             fitting.candidates = member.order.checkpoints.candidates()
         return self.fittings
 

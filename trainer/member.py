@@ -60,7 +60,7 @@ class Member:
                 f"A batch of {self.recipe.batch_size} cannot be shared by {world.size} processes",
                 "Set batch_size to a multiple of the number of GPUs.",
             )
-        self.trainee = Trainee(training, slot, self.recipe, order.seed)
+        self.trainee = Trainee(training, slot, self.recipe, order.seed, world)
         self.photos = Pictures(base, order.cache, self.recipe.background_weight)
         self.plan = draw_plan(base, order.cache, self.recipe, order.seed)
         extra = order.class_cache if self.recipe.class_preservation > 0 else None

@@ -16,6 +16,7 @@ from core.errors import UserError
 from diffusion import lora
 from diffusion.slot_training import SlotTraining
 from trainer.recipe import Recipe
+from trainer.world import World
 
 NUMBER = "number"
 TENSOR = "tensor"
@@ -25,7 +26,7 @@ SHORT_OF_MEMORY = 32 * 2**30  # bytes on the whole GPU: below, 8-bit optimizer s
 class Trainee:
     """The adapter in slot ``slot``. ``parameter`` [P] is its float32 row, ``average`` the row's EMA."""
 
-    def __init__(self, training: SlotTraining, slot: int, recipe: Recipe, seed: int) -> None:
+    def __init__(self, training: SlotTraining, slot: int, recipe: Recipe, seed: int, world: World) -> None:
         """Starts it fresh: A gaussian, B zero."""
         self.training, self.slot, self.recipe = training, slot, recipe
         self.scale = replace(training.slots.spec, alpha=recipe.alpha).scale  # those in one pass agree in the rest
@@ -34,7 +35,7 @@ class Trainee:
         training.adopt(slot)
         self.parameter = training.parameter(slot)
         self.average = self.parameter.detach().clone()
-        self.optimizer = _optimizer(self.parameter, recipe)
+        self.optimizer = world.prepare(_optimizer(self.parameter, recipe))
 
     @property
     def gradient(self) -> torch.Tensor:

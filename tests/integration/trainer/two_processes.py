@@ -1,4 +1,4 @@
-"""Run by a test under ``torchrun``: a fit whose batch is shared by all processes. Arguments: base folder, checkpoint folder."""
+"""Run by a test under ``torchrun`` or ``accelerate launch``: a fit of which all processes do a share. Arguments: base, checkpoints."""
 
 import sys
 from pathlib import Path
