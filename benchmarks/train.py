@@ -13,7 +13,6 @@ import gc
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,10 +24,9 @@ from benchmarks.floor import matrix_rate
 from benchmarks.record import Record
 from benchmarks.train_steps import Stand, fresh, guarded, ours, stock, twenty_jobs
 from diffusion import compiled
-from diffusion.attention_probe import cudnn_is_sound
-from diffusion.devices import pick_device, trust_cudnn
+from diffusion.attention import prepare_training_attention
+from diffusion.devices import pick_device
 from diffusion.loading import BaseModel, load_base
-from trainer.loading import token_counts
 from trainer.seats import Seats
 
 LONG_TEXT, SHORT_TEXT = 512, 128  # tokens: what the stock script reads, and what captions need
@@ -133,15 +131,11 @@ class Benchmark:
 
     def _attention(self, base: BaseModel) -> None:
         """As the worker chooses it, or as asked."""
-        config, start = base.transformer.config, time.perf_counter()
-        sound = self.asked.attention == "cudnn" or (
-            self.asked.attention == "auto"
-            and cudnn_is_sound(self.device, config.num_attention_heads, config.attention_head_dim, token_counts(base))
-        )
-        if sound:
-            trust_cudnn()
-        took = round(time.perf_counter() - start, 1)
-        self.record.add(section="attention", what="used for training", kernel="cudnn" if sound else "flash", seconds=took)
+        config, kernel = base.transformer.config, "flash"
+        if self.asked.attention == "auto":
+            heads, head_dim = config.num_attention_heads, config.attention_head_dim
+            kernel = prepare_training_attention(self.device, base.dtype, heads=heads, head_dim=head_dim)
+        self.record.add(section="attention", what="used for training", kernel=kernel)
 
     def _compile(self, base: BaseModel) -> None:
         self._attention(base)
@@ -159,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--target-set", default="image", help="layers with adapters, for both loops (149 MB at rank 32 on FLUX.1-dev)")
     parser.add_argument("--measured", type=int, default=15, help="steps that count, after the warm-up")
     parser.add_argument("--cap-precision", default="auto")
-    parser.add_argument("--attention", default="auto", choices=("auto", "flash", "cudnn"), help="auto: cuDNN if it proves sound")
+    parser.add_argument("--attention", default="auto", choices=("auto", "flash"), help="auto: as a worker chooses it")
     parser.add_argument("--cache", default="", help="folder for compiled graphs")
     parser.add_argument("--eager", action="store_true", help="do not compile")
     parser.add_argument("--tiny", action="store_true", help="a dry run on a CPU")

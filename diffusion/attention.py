@@ -18,14 +18,16 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from core.errors import UserError
 from core.logs import get_logger
+from diffusion.attention_hopper import stop_cudnn_forward, use_cudnn_forward
 from diffusion.devices import training_attention
 
-__all__ = ["check_gradients", "rendering_attention", "training_attention", "use_flash3"]
+__all__ = ["check_gradients", "prepare_training_attention", "rendering_attention", "training_attention", "use_flash3"]
 
 log = get_logger("diffusion")
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 FORWARD_ONLY = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+CHECKED_TOKENS = 1152  # 512² and 128 of text
 TOLERANCE = 0.05  # relative error of a gradient: bf16 kernels stay below 0.01, broken ones are off by their own size or not finite
 
 
@@ -50,6 +52,27 @@ def use_flash3() -> bool:
         log.warning("FlashAttention 3 cannot be used", reason=str(error))
         return False
     return True
+
+
+def prepare_training_attention(device: torch.device, dtype: torch.dtype, *, heads: int, head_dim: int) -> str:
+    """Chooses for this process the fastest attention whose gradients are right here, and says which. Call it before training is traced.
+
+    :class:`core.errors.UserError` if even torch's own flash attention gives wrong ones.
+    """
+    shape: dict[str, Any] = {"heads": heads, "head_dim": head_dim, "tokens": CHECKED_TOKENS}
+    with training_attention(device):
+        if use_flash3():
+            check_gradients(device, dtype, **shape)
+            return "flash 3"
+        if use_cudnn_forward(device):
+            try:
+                check_gradients(device, dtype, **shape)
+                return "cuDNN forward, flash backward"
+            except UserError as error:
+                stop_cudnn_forward()
+                log.warning("cuDNN's forward pass does not go with flash's backward pass here", reason=error.detail)
+        check_gradients(device, dtype, **shape)
+        return "flash" if device.type == "cuda" else "torch's own"
 
 
 def check_gradients(

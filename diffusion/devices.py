@@ -83,19 +83,8 @@ def describe(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
 
 
-_cudnn_is_sound = False
-
-
-def trust_cudnn() -> None:
-    """Its backward pass was tried here and is right (:mod:`diffusion.attention_probe`). Call it before training is traced."""
-    global _cudnn_is_sound  # noqa: PLW0603 (what holds for a GPU holds for the whole process)
-    _cudnn_is_sound = True
-
-
-def training_kernels() -> list[SDPBackend]:
-    """Best first. cuDNN, whose backward has given NaN gradients on Hopper (pytorch#196678), only where it was found sound."""
-    safe = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    return [SDPBackend.CUDNN_ATTENTION, *safe] if _cudnn_is_sound else safe
+# never cuDNN's: its backward pass has given NaN gradients on Hopper (pytorch#196678), or read outside its memory
+TRAINING_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @contextmanager
@@ -104,5 +93,5 @@ def training_attention(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    with sdpa_kernel(training_kernels(), set_priority=True):
+    with sdpa_kernel(TRAINING_KERNELS, set_priority=True):
         yield

@@ -1,0 +1,66 @@
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from core.errors import UserError
+from diffusion import attention
+from diffusion.attention_hopper import as_flash, stop_cudnn_forward, use_cudnn_forward
+
+CPU = torch.device("cpu")
+SHAPE = {"heads": 2, "head_dim": 16}
+
+
+def test_only_a_gpu_that_gains_by_it_gets_another_forward_pass() -> None:
+    assert use_cudnn_forward(CPU) is False
+
+
+def test_an_answer_of_cudnn_looks_like_one_of_flash() -> None:
+    query = torch.randn(1, 6, 3, 8).transpose(1, 2)  # [B, H, S, D] on memory of [B, S, H, D], as the transformer gives it
+    out, log_sums, *_ = as_flash(query, query[:, :, :4], torch.arange(144.0).view(1, 3, 6, 8), torch.arange(18.0).view(1, 3, 6, 1))
+    assert out.stride() == query.stride()
+    assert torch.equal(out.flatten(), torch.arange(144.0))
+    assert torch.equal(log_sums, torch.arange(18.0).view(1, 3, 6))
+
+
+def test_the_processor_has_one_sound_attention() -> None:
+    assert attention.prepare_training_attention(CPU, torch.float32, **SHAPE) == "torch's own"
+
+
+def test_a_forward_pass_that_spoils_gradients_is_taken_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = []
+    true_check = attention.check_gradients
+
+    def check(*args: object, **shape: object) -> float:
+        if installed:
+            raise UserError("attention/broken", "Attention gives wrong gradients on this GPU", "made up")
+        return true_check(*args, **shape)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(attention, "use_cudnn_forward", lambda device: installed.append(device) or True)
+    monkeypatch.setattr(attention, "stop_cudnn_forward", installed.clear)
+    monkeypatch.setattr(attention, "check_gradients", check)
+    assert attention.prepare_training_attention(CPU, torch.float32, **SHAPE) == "torch's own"
+    assert not installed
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_both_kernels_together_give_flash_gradients(compiled: bool) -> None:
+    device = torch.device("cuda")
+    q, k, v, g = (torch.randn(2, 1408, 24, 128, device=device, dtype=torch.bfloat16) for _ in range(4))
+
+    def gradients() -> list[torch.Tensor]:
+        leaves = [x.detach().transpose(1, 2).requires_grad_() for x in (q, k, v)]
+        attend = torch.compile(scaled_dot_product_attention, fullgraph=True) if compiled else scaled_dot_product_attention
+        with attention.training_attention(device):
+            return list(torch.autograd.grad(attend(*leaves), leaves, g.transpose(1, 2)))
+
+    plain = gradients()
+    torch._dynamo.reset()
+    if not use_cudnn_forward(device):
+        pytest.skip("this GPU uses flash for both")
+    try:
+        mixed = gradients()
+    finally:
+        stop_cudnn_forward()
+    assert all((a.float() - b.float()).norm() / b.float().norm() < 0.01 for a, b in zip(mixed, plain, strict=True))
