@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from api.state import State
-from core.errors import UserError
+from core.errors import UserError, not_found
 from core.words import PhotoVerdict, SubjectKind, new_id
 from metrics.photo_files import CleanPhoto, PhotoLimits, PhotoRefused, Reason
 from metrics.quality import SET_CODES, PhotoReport, SetMember, compare_set, verdict_of
-from storage import keys, photos, subjects
+from storage import keys, photos, subjects, writing
 from storage.tables import Photo, Subject, Upload
 
 
@@ -93,6 +94,19 @@ def _end_upload(state: State, upload: Upload) -> None:
 
 def _store(state: State, subject: Subject, filename: str, clean: CleanPhoto, report: PhotoReport) -> Photo:
     photo = _row(subject, filename, clean, report)
+    try:
+        with writing.announced(state.storage, [photo.object_key, photo.thumb_key], partial(_still_there, subject)):
+            _put(state, photo, clean)
+    except writing.OwnerGone:
+        raise not_found("subject") from None
+    return photo
+
+
+def _still_there(subject: Subject, session: Session) -> bool:
+    return subjects.stands(session, subject.account_id, subject.id)
+
+
+def _put(state: State, photo: Photo, clean: CleanPhoto) -> None:
     objects = state.storage.objects
     try:
         objects.put(photo.object_key, clean.jpeg, "image/jpeg")
@@ -103,7 +117,6 @@ def _store(state: State, subject: Subject, filename: str, clean: CleanPhoto, rep
     except BaseException:
         objects.erase([photo.object_key, photo.thumb_key])
         raise
-    return photo
 
 
 def _row(subject: Subject, filename: str, clean: CleanPhoto, report: PhotoReport) -> Photo:

@@ -1,20 +1,22 @@
 """The customer's right: everything of a target goes, from rows, objects (every version) and mails, and a signed receipt stays.
 
 Three steps, each of which may be repeated: ``_begin`` removes the rows in one transaction and notes what else must go, so nothing new can
-start and a running worker finds its job gone; then objects and sent mails; then the receipt. After a crash the scheduler resumes. A worker
-may be in the middle of storing an object: the prefixes are swept again for an hour, and adapters leave a tombstone for workers' caches.
+start and a running worker finds its job gone; then objects and sent mails, once more when the last write under way has ended
+(:mod:`storage.writing`); then the receipt. After a crash the scheduler resumes. A browser may still hold a link to upload by: the prefixes
+are swept again for an hour. Adapters leave a tombstone for workers' caches.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from datetime import timedelta
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import ServiceDown, UserError, not_found
-from storage import erasure_news, receipts
+from storage import erasure_news, receipts, writing
 from storage.erasure_plan import SCOPES, make_plan
 from storage.erasure_rows import remove_mentions, remove_rows
 from storage.locks import hold_account
@@ -22,10 +24,12 @@ from storage.mails import Post
 from storage.objects import key_digest
 from storage.tables import Account, Erasure, Receipt, now
 from storage.wiring import Storage
+from storage.writing import StillWriting
 
 __all__ = ["SCOPES", "erase", "resume_unfinished", "sweep_again"]
 
 SWEPT_FOR, SWEPT_EVERY = timedelta(hours=1), timedelta(minutes=1)
+SETTLES_WITHIN_S = 15.0  # for writes under way, while somebody waits for the answer
 RESUMED_AFTER = timedelta(minutes=1)
 BEGIN_ATTEMPTS = 3  # a database that restarts, or that ends one of two transactions that wait for each other, is asked again
 
@@ -33,12 +37,13 @@ BEGIN_ATTEMPTS = 3  # a database that restarts, or that ends one of two transact
 def erase(storage: Storage, post: Post, scope: str, target_id: str, account_id: str | None = None) -> Receipt:
     """Erase an ``account``, ``subject``, ``adapter``, ``portrait`` or ``photo``, and return the receipt; a repeat returns the same one.
 
-    With ``account_id``, what belongs to another account is not found. :class:`core.errors.ServiceDown` if a store is down in the middle:
-    rows are gone by then, nothing is reachable any more, and the scheduler finishes the rest.
+    With ``account_id``, what belongs to another account is not found. :class:`core.errors.ServiceDown` if a store is down in the middle, or
+    if something of it is being stored for longer than ``SETTLES_WITHIN_S``: rows are gone by then, nothing is reachable any more, and the
+    scheduler finishes the rest.
     """
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r}")
-    return _begin_surely(storage, scope, target_id, account_id) or _finish(storage, post, target_id)
+    return _begin_surely(storage, scope, target_id, account_id) or _finish(storage, post, target_id, SETTLES_WITHIN_S)
 
 
 def resume_unfinished(storage: Storage, post: Post) -> int:
@@ -48,7 +53,8 @@ def resume_unfinished(storage: Storage, post: Post) -> int:
             session.scalars(select(Erasure.target_id).where(Erasure.finished_at.is_(None), Erasure.started_at < now() - RESUMED_AFTER))
         )
     for target_id in left:
-        _finish(storage, post, target_id)
+        with suppress(StillWriting):  # the next one may be settled
+            _finish(storage, post, target_id, settles_within_s=0.0)
     return len(left)
 
 
@@ -111,16 +117,23 @@ def _begun(session: Session, target_id: str, account_id: str | None) -> bool:
     return erasure is not None
 
 
-def _finish(storage: Storage, post: Post, target_id: str) -> Receipt:
-    erasure = _note_objects(storage, target_id)
-    storage.objects.erase(erasure.object_keys)
-    for prefix in erasure.prefixes:
-        storage.objects.erase(prefix)
+def _finish(storage: Storage, post: Post, target_id: str, settles_within_s: float) -> Receipt:
+    erasure = _erase_objects(storage, target_id)
+    if writing.settle(storage, [*erasure.prefixes, *erasure.object_keys], settles_within_s):
+        _erase_objects(storage, target_id)
     mails = post.erase_for(erasure.address) if erasure.address else 0
     with storage.db.session() as session:
         receipt = _write_receipt(session, storage, target_id, mails)
     storage.db.forget_erased_pages()
     return receipt
+
+
+def _erase_objects(storage: Storage, target_id: str) -> Erasure:
+    erasure = _note_objects(storage, target_id)
+    storage.objects.erase(erasure.object_keys)
+    for prefix in erasure.prefixes:
+        storage.objects.erase(prefix)
+    return erasure
 
 
 def _note_objects(storage: Storage, target_id: str) -> Erasure:

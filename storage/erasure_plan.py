@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import UserError, not_found
 from storage import keys
-from storage.locks import hold_account
+from storage.locks import begin_in_account
 from storage.retention_rules import old_portraits, photos_last_used
 from storage.tables import Account, Adapter, Base, Job, Photo, Portrait, RetentionNotice, Subject, Training
 
@@ -51,7 +51,7 @@ def _lock_above(session: Session, table: Any, target_id: str) -> None:
     """In the order of :mod:`storage.locks`. The subject of photos is locked too, so that no training of it starts meanwhile."""
     if table is Account:
         return
-    hold_account(session, session.scalar(select(table.account_id).where(table.id == target_id)))
+    begin_in_account(session, session.scalar(select(table.account_id).where(table.id == target_id)))
     subject_of = {Photo: Photo.subject_id, RetentionNotice: RetentionNotice.target_id}
     if table in subject_of:
         subject = select(subject_of[table]).where(table.id == target_id).scalar_subquery()

@@ -16,6 +16,7 @@ from storage.tables import (
     Adapter,
     Base,
     Consent,
+    Erasure,
     IdempotencyRecord,
     Job,
     Mail,
@@ -58,6 +59,12 @@ def remove_mentions(session: Session, account_id: str, ids: Sequence[str]) -> Co
                 counts[table.__tablename__] += 1
     session.flush()
     return counts
+
+
+def names_erased(session: Session, account_id: str, text: str) -> bool:
+    """Whether a text that is about to be kept names something of the account that was erased within the hour."""
+    erased = session.scalars(select(Erasure.about).where(Erasure.account_id == account_id))
+    return any(one in text for about in erased for one in about.get("ids", []))
 
 
 def _remove_account(session: Session, account_id: str, email: str) -> Counter[str]:

@@ -16,7 +16,8 @@ from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
 from core.errors import UserError
-from storage.locks import hold_account
+from storage.erasure_rows import names_erased
+from storage.locks import hold_account, hold_account_whole
 from storage.tables import IdempotencyRecord, now
 
 KEPT = timedelta(hours=24)
@@ -69,8 +70,14 @@ def begin(session: Session, account_id: str, key: str, request_sha256: str) -> I
 
 
 def finish(session: Session, account_id: str, key: str, status: int, body: bytes) -> None:
+    """Remember the answer; one that names what was erased meanwhile is not kept."""
+    hold_account_whole(session, account_id)
     record = session.get(IdempotencyRecord, (account_id, key))
-    if record is not None:  # gone: the account was erased meanwhile
+    if record is None:  # the account, or what was made, was erased meanwhile
+        return
+    if names_erased(session, account_id, body.decode(errors="replace")):
+        session.delete(record)
+    else:
         record.status, record.body = status, body
 
 

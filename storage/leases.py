@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from core.errors import JobCanceled, LeaseLost, ServiceDown, WorkerStopping
 from core.logs import get_logger
 from core.words import JobKind, JobState
-from storage import webhook_events
+from storage import webhook_events, writing
 from storage.locks import hold_account
 from storage.tables import Account, Job, now
 
@@ -90,18 +90,23 @@ class Lease:
         return {**self._metrics, "seconds": dict(self._seconds)}
 
     def put(self, key: str, data: bytes | Path, content_type: str = "application/octet-stream") -> None:
-        """Store an object of this job under a key that carries :attr:`fence`, after asking the database whether the job still stands.
+        """Store an object of this job under a key that carries :attr:`fence`, if the job still stands.
 
-        It may end between the question and the write: then the object is taken back. What a worker that dies just there leaves behind,
-        the scheduler sweeps (:mod:`storage.leftovers`, and :mod:`storage.erasure` for what was erased).
+        It may end meanwhile: then the object is taken back, and an erasure waits for that (:mod:`storage.writing`). What a worker that dies
+        just there leaves behind, the scheduler sweeps (:mod:`storage.leftovers`, and :mod:`storage.erasure` for what was erased).
         """
-        self._look_and_raise()
-        self._storage.objects.put(key, data, content_type)
+        self._raise_if_over()
         try:
+            with writing.announced(self._storage, [key], self._stands, self._ends_at - time.monotonic()):
+                self._storage.objects.put(key, data, content_type)
+                try:
+                    self._look_and_raise()
+                except (LeaseLost, JobCanceled):
+                    self._storage.objects.erase([key])
+                    raise
+        except writing.OwnerGone:
             self._look_and_raise()
-        except (LeaseLost, JobCanceled):
-            self._storage.objects.erase([key])
-            raise
+            raise LeaseLost from None
 
     def finish(self, write: Callable[[Session], None]) -> None:
         """``write`` the job's rows and set it succeeded, in one transaction; again for the time of a lease if the database is down."""
@@ -181,6 +186,11 @@ class Lease:
         self._saw(None if row is None else bool(row[0]))
         if "lease_until" in values:
             self._renewed()
+
+    def _stands(self, session: Session) -> bool:
+        """Locked: an erasure or a cancellation waits until the transaction ends."""
+        mine = select(Job.id).where(self.held(), ~Job.cancel_requested, ~_account_gone())
+        return session.scalar(mine.with_for_update(read=True, of=Job)) is not None
 
     def _look(self) -> None:
         try:

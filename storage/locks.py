@@ -20,6 +20,16 @@ def hold_account(session: Session, account_id: str | None) -> bool:
     return _hold(session, Account.id == account_id)
 
 
+def hold_account_whole(session: Session, account_id: str) -> bool:
+    """The same, and nobody begins to erase a part of it."""
+    return session.scalar(select(Account.id).where(Account.id == account_id).with_for_update(read=True)) is not None
+
+
+def begin_in_account(session: Session, account_id: str | None) -> bool:
+    """For the erasure of a part: one at a time in an account; everything else goes on."""
+    return session.scalar(select(Account.id).where(Account.id == account_id).with_for_update(key_share=True)) is not None
+
+
 def hold_account_of_job(session: Session, job_id: str) -> bool:
     """The same, for who knows a job's id alone."""
     return _hold(session, Account.id == select(Job.account_id).where(Job.id == job_id).scalar_subquery())

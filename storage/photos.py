@@ -46,6 +46,11 @@ def get_upload(session: Session, account_id: str, upload_id: str) -> Upload:
     return upload
 
 
+def takes_upload(session: Session, object_key: str) -> bool:
+    """Whether somebody still waits for a file there; until the transaction ends, an erasure of the place waits."""
+    return session.scalar(select(Upload.id).where(Upload.object_key == object_key).with_for_update(read=True, key_share=True)) is not None
+
+
 def add(session: Session, settings: Settings, photo: Photo) -> Photo:
     """Store the row of a judged photo, whose objects are in place. ``photos/too-many`` if the subject has all that a training may use."""
     subjects.lock(session, photo.account_id, photo.subject_id)

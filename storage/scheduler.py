@@ -13,7 +13,7 @@ from core.logs import get_logger
 from storage import erasure, jobs, leftovers, mails, outgoing, publishing, retention, totals, webhook_sending
 from storage.idempotency import KEPT as IDEMPOTENCY_KEPT
 from storage.mails import Post
-from storage.tables import IdempotencyRecord, Mail, SignInToken, Upload, WebhookDelivery, WebSession, now
+from storage.tables import IdempotencyRecord, Mail, SignInToken, Upload, WebhookDelivery, WebSession, Write, now
 from storage.wiring import Storage
 
 log = get_logger("storage.scheduler")
@@ -60,6 +60,7 @@ def purge(storage: Storage) -> int:
         (SignInToken, SignInToken.expires_at < at - LINKS_KEPT),
         (WebSession, WebSession.expires_at < at),
         (IdempotencyRecord, IdempotencyRecord.created_at < at - IDEMPOTENCY_KEPT),
+        (Write, Write.ends_by < at),
         (Mail, Mail.sent_at < at - SENT_MAILS_KEPT),
         (Mail, Mail.failed_at < at - SENT_MAILS_KEPT),
         (WebhookDelivery, (WebhookDelivery.created_at < at - DELIVERIES_KEPT) & ~outgoing.waits(WebhookDelivery)),

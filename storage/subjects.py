@@ -56,6 +56,13 @@ def lock(session: Session, account_id: str, subject_id: str) -> Subject:
     return subject
 
 
+def stands(session: Session, account_id: str, subject_id: str) -> bool:
+    """Until the transaction ends it does, if so: an erasure of it waits."""
+    hold_account(session, account_id)
+    mine = select(Subject.id).where(Subject.id == subject_id, Subject.account_id == account_id)
+    return session.scalar(mine.with_for_update(read=True, key_share=True)) is not None
+
+
 def of_account(account_id: str) -> Select[Subject]:
     """For :func:`storage.paging.page`."""
     return select(Subject).where(Subject.account_id == account_id)

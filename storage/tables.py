@@ -359,6 +359,15 @@ class Tombstone(Base):
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
 
 
+class Write(Base):
+    """An object that a program of ours is storing right now (:mod:`storage.writing`). No ``account_id``: it must outlive an erasure."""
+
+    __tablename__ = "writes"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    key: Mapped[str] = mapped_column(String(512))
+    ends_by: Mapped[datetime] = mapped_column()
+
+
 class Erasure(Base):
     """An erasure under way, so that a crash cannot leave half of it; after it, for an hour, the prefixes to sweep once more."""
 

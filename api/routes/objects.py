@@ -12,7 +12,8 @@ from starlette.datastructures import UploadFile
 from api.limits import FORM_OVERHEAD
 from api.state import Shared, State
 from core.errors import UserError, not_found
-from storage.folder import FolderStore
+from storage import photos, writing
+from storage.folder import FolderStore, Grant
 
 router = APIRouter(prefix="/v1", tags=["objects"], include_in_schema=False)
 
@@ -50,7 +51,15 @@ async def write(token: str, request: Request, state: Shared, folder: Folder) -> 
         raise UserError("upload/no-file", "The form holds no file", "Send the file last, in a field named «file».")
     if (file.size or 0) > grant.max_bytes:
         raise _too_large(state)
-    await run_in_threadpool(folder.put, grant.key, await file.read(), grant.content_type)
+    await run_in_threadpool(_store, state, folder, grant, await file.read())
+
+
+def _store(state: State, folder: FolderStore, grant: Grant, data: bytes) -> None:
+    try:
+        with writing.announced(state.storage, [grant.key], lambda session: photos.takes_upload(session, grant.key)):
+            folder.put(grant.key, data, grant.content_type)
+    except writing.OwnerGone:
+        raise not_found("upload") from None
 
 
 def _too_large(state: State) -> UserError:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from core.errors import JobFailed, ServiceDown, UserError
 from core.words import JobKind, JobState, new_id
-from storage import adapters, idempotency, jobs, keys, photos, portraits, scheduler, subjects, trainings
+from storage import adapters, idempotency, jobs, keys, photos, portraits, scheduler, subjects, trainings, writing
 from storage.jobs import Lease
 from storage.tables import Account, Adapter, Job, Photo, Portrait, PortraitImage, Subject, Training
 from storage.wiring import Storage
@@ -78,19 +78,26 @@ class Load:
         photo_id = new_id("pho")
         key, thumb = keys.photo(subject.account_id, subject.id, photo_id), keys.photo_thumb(subject.account_id, subject.id, photo_id)
         self.stop.wait(JUDGING_S)
-        for place in (key, thumb):
-            self._put(subject, place, photo_id.encode())
         row = Photo(id=photo_id, account_id=subject.account_id, subject_id=subject.id, filename="x.jpg", object_key=key, thumb_key=thumb)
         row.sha256, row.dhash, row.width, row.height, row.size_bytes, row.verdict = "0" * 64, "0" * 16, 8, 8, 8, "good"
-        with self.storage.db.session() as session:
-            photos.add(session, self.storage.settings, row)
-
-    def _put(self, subject: Subject, key: str, data: bytes) -> None:
         try:
-            self.storage.objects.put(key, data)
-        except ServiceDown:  # a folder that an erasure sweeps away under the file that is being written
-            with self.storage.db.reader() as session:
-                subjects.get(session, subject.account_id, subject.id)
+            with writing.announced(self.storage, [key, thumb], lambda session: subjects.stands(session, subject.account_id, subject.id)):
+                self._put(row)
+        except writing.OwnerGone:
+            pass
+
+    def _put(self, row: Photo) -> None:
+        try:
+            for place in (row.object_key, row.thumb_key):
+                self.storage.objects.put(place, row.id.encode())
+            with self.storage.db.session() as session:
+                photos.add(session, self.storage.settings, row)
+        except BaseException as error:
+            self.storage.objects.erase([row.object_key, row.thumb_key])
+            if not isinstance(error, ServiceDown):
+                raise
+            with self.storage.db.reader() as session:  # a folder that an erasure sweeps away under the file that is being written
+                subjects.get(session, row.account_id, row.subject_id)
             raise
 
     def _train(self, subject: Subject) -> None:
@@ -112,7 +119,8 @@ class Load:
         with self.storage.db.session() as session:
             subjects.open_account(session, account_id)
             idempotency.begin(session, account_id, key, sha256(key.encode()).hexdigest())
-        yield body
+        with idempotency.acting(account_id, key):
+            yield body
         with self.storage.db.session() as session:
             idempotency.finish(session, account_id, key, 201, " ".join(body).encode())
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from storage.wiring import Storage, open_storage
 from tests.integration.storage.erasing_under_load import (
@@ -19,24 +18,17 @@ from tests.integration.storage.erasing_under_load import (
     test_nothing_of_the_account_is_left_and_the_neighbour_lost_nothing,
 )
 from tests.unit.storage.conftest import job_settings, world
+from tests.unit.storage.moto_store import s3_url
 
 __all__ = [
     "accounts",
     "impatient",
     "load",
+    "s3_url",
     "test_nothing_of_a_part_is_left_while_everything_goes_on",
     "test_nothing_of_the_account_is_left_and_the_neighbour_lost_nothing",
     "world",
 ]
-
-
-@pytest.fixture(scope="module")
-def s3_url() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture

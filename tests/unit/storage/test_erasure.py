@@ -101,7 +101,8 @@ def said_farewell(storage: Storage, post: FakePost, receipt: Receipt) -> None:
 def test_the_household_is_everywhere(storage: Storage, home: Household, post: FakePost) -> None:
     """Otherwise the tests below would show nothing."""
     found = {where.partition("/")[0] for where in scan(storage, home.account.id, EMAIL, post)}
-    tables = {table.name for table in Base.metadata.sorted_tables if table.name not in ("receipts", "erasures", "tombstones", "totals")}
+    of_nobody = ("receipts", "erasures", "tombstones", "totals", "writes")
+    tables = {table.name for table in Base.metadata.sorted_tables if table.name not in of_nobody}
     assert tables <= found
     assert f"sent mail to {EMAIL}" in found
     assert "accounts" in found and len(keys_left(storage, home.account)) == 9
@@ -296,14 +297,26 @@ def test_two_requests_at_once_get_one_receipt(storage: Storage, home: Household,
 
 
 def test_late_messages_are_swept_like_late_objects(storage: Storage, home: Household, post: FakePost) -> None:
-    """An answer that was computed before the erasure is remembered after it."""
     erasure.erase(storage, post, "subject", home.miso.id)
     with storage.db.session() as session:
         idempotency.begin(session, home.account.id, "late", "0" * 64)
-        idempotency.finish(session, home.account.id, "late", 201, f'{{"id": "{home.miso.id}"}}'.encode())
+        session.get_one(IdempotencyRecord, (home.account.id, "late")).body = home.miso.id.encode()
     assert scan(storage, home.miso.id) == [f"idempotency_records/{home.account.id}/late"]
     _age(storage, home.miso.id, swept_at=timedelta(minutes=2))
     assert erasure.sweep_again(storage) == 1
+    assert scan(storage, home.miso.id) == []
+
+
+def test_an_answer_of_before_the_erasure_is_not_remembered_after_it(storage: Storage, home: Household, post: FakePost) -> None:
+    with storage.db.session() as session:
+        for key in ("late", "other"):
+            idempotency.begin(session, home.account.id, key, "0" * 64)
+    erasure.erase(storage, post, "subject", home.miso.id)
+    with storage.db.session() as session:
+        idempotency.finish(session, home.account.id, "late", 201, f'{{"id": "{home.miso.id}"}}'.encode())
+        idempotency.finish(session, home.account.id, "other", 201, b"{}")
+    with storage.db.reader() as session:
+        assert {row.key for row in session.scalars(select(IdempotencyRecord))} >= {"other"}
     assert scan(storage, home.miso.id) == []
 
 

@@ -1,0 +1,3 @@
+"""On PostgreSQL."""
+
+from tests.unit.storage.test_writing import *  # noqa: F403
