@@ -1,4 +1,4 @@
-"""Run by a test under ``torchrun`` or ``accelerate launch``: a fit of which all processes do a share. Arguments: base, checkpoints."""
+"""Run by a test under ``torchrun`` or ``accelerate launch``: a fit that all processes share. Arguments: base, checkpoints, device."""
 
 import sys
 from pathlib import Path
@@ -16,15 +16,16 @@ from trainer.recipe import Recipe
 RECIPE = {"steps": 4, "batch_size": 4, "optimizer": "adamw"}
 
 
-def main(base_folder: Path, out: Path) -> None:
-    base = load_base(base_folder, precision="fp32", device="cpu")
+def main(base_folder: Path, out: Path, device: str) -> None:
+    base = load_base(base_folder, precision="fp32", device=device)
     latents = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     cache = TrainingCache(("a", "b", "c"), latents, encode_prompts(base, ["one", "two", "three", ""]))
     fit(base, cache, Recipe.for_run(3, base, RECIPE), CheckpointFolder(out, {}), seed=1)
     if torch.distributed.is_initialized():
-        (out / f"process-{torch.distributed.get_rank()}-of-{torch.distributed.get_world_size()}").touch()
+        place = f"process-{torch.distributed.get_rank()}-of-{torch.distributed.get_world_size()}"
+        (out / f"{place}-on-{base.device}").touch()
         torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
