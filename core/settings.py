@@ -87,7 +87,10 @@ class Settings(BaseSettings):
     retention_notice_days: int = Field(7, ge=0, description="The mail that announces it comes so long before.")
     backup_days: int = Field(0, ge=0, description="How long your own backups keep what was erased here; receipts state it. 0: no backups.")
 
-    # Webhooks
+    # Mails and webhooks
+    messages_retried_days: float = Field(
+        3.0, gt=0, le=30, description="A mail or webhook that its server does not take is tried again for so long, then given up."
+    )
     webhooks_allow_private: bool = Field(
         False, description="Also send to private addresses and by plain http: for trying on one machine, never where customers sign up."
     )

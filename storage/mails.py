@@ -22,8 +22,7 @@ from storage.wiring import Storage
 
 log = get_logger("storage.mails")
 
-MOST_ATTEMPTS = 10
-FIRST_RETRY_S, RETRY_FACTOR, LONGEST_RETRY_S = 10.0, 2.0, 3600.0
+BACKOFF = outgoing.Backoff(first_s=10.0, factor=2.0, longest_s=3600.0)  # three days: 81 attempts
 SENDING_S = 180.0  # longer than a sender's own timeouts: only a sender that died leaves a mail to another
 
 
@@ -74,10 +73,13 @@ def deliver_due(storage: Storage, post: Post, limit: int = 20) -> int:
     sent = 0
     for mail in due(storage, limit):
         if outgoing.take(storage, mail, SENDING_S):
+            if _too_late(mail):
+                _note_failure(storage, mail, "its link had expired before the server took it", for_good=True)
+                continue
             try:
                 post.send(mail.to, mail.template, mail.context, mail.dedupe_key)
             except ServiceDown as error:
-                _note_failure(storage, mail, str(error), for_good=mail.attempts >= MOST_ATTEMPTS)
+                _note_failure(storage, mail, str(error), for_good=mail.attempts >= outgoing.most_attempts(storage.settings, BACKOFF))
                 break
             except Exception as error:
                 log.exception("mail cannot be sent", mail=mail.id, template=mail.template)
@@ -103,6 +105,11 @@ def send_again(session: Session, mail_id: str | None = None) -> int:
     return count
 
 
+def _too_late(mail: Mail) -> bool:
+    """A sign-in link that works no more is of no use, and would puzzle whoever gets it days later."""
+    return "minutes" in mail.context and now() > mail.created_at + timedelta(minutes=mail.context["minutes"])
+
+
 def _note_sent(storage: Storage, mail: Mail) -> None:
     """The row stays as a mark against a second mail, without its words; one that belongs to no account is no use and goes."""
     if mail.account_id is None:
@@ -116,7 +123,7 @@ def _note_failure(storage: Storage, mail: Mail, reason: str, for_good: bool) -> 
     if for_good and mail.account_id is None:  # nobody's: after an erasure, its address must not lie here for ever
         _forget(storage, mail)
         return
-    wait = outgoing.backoff_s(mail.attempts, FIRST_RETRY_S, RETRY_FACTOR, LONGEST_RETRY_S)
+    wait = BACKOFF.wait_s(mail.attempts)
     ended = {"failed_at": now()} if for_good else {}
     outgoing.note(storage, mail, last_error=reason[:2000], next_attempt_at=now() + timedelta(seconds=wait), **ended)
 

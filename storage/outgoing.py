@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import CursorResult, update
 
+from core.settings import Settings
 from storage.tables import Mail, WebhookDelivery, now
 from storage.wiring import Storage
 
@@ -41,6 +43,25 @@ def waits(table: Any) -> Any:
     return ended.is_(None) & table.failed_at.is_(None)
 
 
-def backoff_s(attempts: int, first_s: float, factor: float, longest_s: float) -> float:
-    """Seconds to wait after so many attempts."""
-    return min(longest_s, first_s * factor ** (attempts - 1))
+@dataclass(frozen=True)
+class Backoff:
+    """Pauses between attempts: the first, what each is times the one before, and the longest."""
+
+    first_s: float
+    factor: float
+    longest_s: float
+
+    def wait_s(self, attempts: int) -> float:
+        """Seconds to wait after so many attempts."""
+        return min(self.longest_s, self.first_s * self.factor ** min(attempts - 1, 60))
+
+    def attempts_in(self, seconds: float) -> int:
+        """The last of these comes when at least so many seconds are over. Counted, not timed: a sender that was away has not tried."""
+        waited, attempts = 0.0, 1
+        while waited < seconds:
+            waited, attempts = waited + self.wait_s(attempts), attempts + 1
+        return attempts
+
+
+def most_attempts(settings: Settings, backoff: Backoff) -> int:
+    return backoff.attempts_in(settings.messages_retried_days * 86400)

@@ -25,12 +25,11 @@ from storage.wiring import Storage
 
 log = get_logger("storage.webhooks")
 
-MOST_ATTEMPTS = 9
-FIRST_RETRY_S, RETRY_FACTOR, LONGEST_RETRY_S = 5.0, 4.0, 6 * 3600.0  # 5 s, 20 s, 80 s, 5 min, 21 min, 85 min, 5.7 h, 6 h: about 14 hours
+BACKOFF = outgoing.Backoff(first_s=5.0, factor=4.0, longest_s=6 * 3600.0)  # 5 s, 20 s, 80 s, 5 min, 21 min, 85 min, 5.7 h, then each 6 h
 AT_ONCE, EACH = 8, 2  # deliveries side by side, and of those to one endpoint: a slow one must not hold up the others
 PASS_S = 5.0  # no new round after so long: the scheduler has other chores
 SENDING_S = 60.0
-ATTEMPTS_SHOWN = 20
+ATTEMPTS_SHOWN = 30
 
 
 def deliver_due(storage: Storage, endpoints: Endpoints | None = None) -> int:
@@ -95,12 +94,11 @@ def _note(storage: Storage, delivery: WebhookDelivery, status: int | None, reaso
     values: dict[str, Any] = {"last_status": status, "last_error": reason[:2000], "history": history}
     if not reason:
         values["delivered_at"] = now()
-    elif status == 410 or delivery.attempts >= MOST_ATTEMPTS:
+    elif status == 410 or delivery.attempts >= outgoing.most_attempts(storage.settings, BACKOFF):
         values["failed_at"] = now()
         log.warning("webhook given up", delivery=delivery.id, reason=reason, attempts=delivery.attempts)
     else:
-        wait = outgoing.backoff_s(delivery.attempts, FIRST_RETRY_S, RETRY_FACTOR, LONGEST_RETRY_S)
-        values["next_attempt_at"] = now() + timedelta(seconds=wait)
+        values["next_attempt_at"] = now() + timedelta(seconds=BACKOFF.wait_s(delivery.attempts))
     outgoing.note(storage, delivery, **values)
 
 

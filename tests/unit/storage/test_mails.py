@@ -3,10 +3,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import pytest
 from sqlalchemy import select
 
 from core.errors import ServiceDown
-from storage import mails, outgoing
+from core.settings import Settings
+from storage import accounts, mails, outgoing, webhook_sending
 from storage.tables import Mail, now
 from storage.wiring import Storage
 from tests.unit.storage.conftest import FakePost, World
@@ -97,7 +99,7 @@ def test_a_sender_that_was_overtaken_writes_nothing(storage: Storage, world: Wor
 def test_it_is_given_up_at_last(storage: Storage, world: World, post: FakePost) -> None:
     enqueue(storage, account_id=world.account().id)
     post.fails_with = ServiceDown("down")
-    for _ in range(mails.MOST_ATTEMPTS):
+    for _ in range(outgoing.most_attempts(storage.settings, mails.BACKOFF)):
         assert row(storage).failed_at is None
         make_due(storage)
         mails.deliver_due(storage, post)
@@ -114,3 +116,27 @@ def test_a_mail_that_never_can_be_sent_does_not_hold_up_the_others(storage: Stor
     post.fails_with = None
     enqueue(storage, "done:good", account.id)
     assert mails.deliver_due(storage, post) == 1
+
+
+@pytest.mark.parametrize(("backoff", "longest_pause_h"), [(mails.BACKOFF, 1), (webhook_sending.BACKOFF, 6)])
+def test_an_outage_of_days_is_outlasted(settings: Settings, backoff: outgoing.Backoff, longest_pause_h: float) -> None:
+    waits = [backoff.wait_s(n) for n in range(1, outgoing.most_attempts(settings, backoff))]
+    assert 3 * 86400 <= sum(waits) < 3 * 86400 + longest_pause_h * 3600
+    assert sum(waits[:3]) < 120, "a server that restarts is asked again soon"
+    assert max(waits) == longest_pause_h * 3600
+    patient = settings.model_copy(update={"messages_retried_days": 10.0})
+    assert outgoing.most_attempts(patient, backoff) > len(waits) * 2
+
+
+def test_a_sign_in_link_that_has_expired_is_not_sent(storage: Storage, post: FakePost) -> None:
+    with storage.db.session() as session:
+        accounts.request_sign_in(session, "ada@example.com", 900)
+    post.fails_with = ServiceDown("down")
+    mails.deliver_due(storage, post)
+    post.fails_with = None
+    with storage.db.session() as session:
+        mail = session.scalars(select(Mail)).one()
+        mail.next_attempt_at, mail.created_at = now(), now() - timedelta(minutes=16)
+    assert mails.deliver_due(storage, post) == 0 and post.sent == []
+    with storage.db.reader() as session:
+        assert session.scalars(select(Mail)).all() == [], "it belonged to no account, and kept an address"

@@ -19,7 +19,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 
 from core.errors import UserError
 from core.settings import Settings
-from storage import webhook_events, webhook_http, webhook_sending, webhooks
+from storage import outgoing, webhook_events, webhook_http, webhook_sending, webhooks
 from storage.tables import Account, Webhook, WebhookDelivery, now
 from storage.webhook_http import Endpoints
 from storage.wiring import Storage
@@ -139,19 +139,20 @@ def test_tried_again_later_and_later_under_the_same_id(storage: Storage, account
 def test_given_up_at_last_with_the_reason_and_replayed(storage: Storage, account: Account, endpoint: Webhook, receiver: Receiver) -> None:
     receiver.status = 500
     emit(storage, account)
-    for _ in range(webhook_sending.MOST_ATTEMPTS):
+    most = outgoing.most_attempts(storage.settings, webhook_sending.BACKOFF)
+    for _ in range(most):
         assert rows(storage)[0].failed_at is None
         make_due(storage)
         deliver(storage)
     (row,) = rows(storage)
     assert row.failed_at is not None and row.last_error == "answered 500"
     make_due(storage)
-    assert deliver(storage) == 0 and len(receiver.received) == webhook_sending.MOST_ATTEMPTS
+    assert deliver(storage) == 0 and len(receiver.received) == most
     receiver.status = 204
     replay(storage, account, row)
     assert deliver(storage) == 1
     assert receiver.received[-1].headers["webhook-id"] == row.id
-    assert (rows(storage)[0].failed_at, len(rows(storage)[0].history)) == (None, webhook_sending.MOST_ATTEMPTS + 1)
+    assert (rows(storage)[0].failed_at, len(rows(storage)[0].history)) == (None, most + 1)
     replay(storage, account, row)  # one that was delivered, too
     assert deliver(storage) == 1
 
