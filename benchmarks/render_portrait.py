@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import render_adapters
 from benchmarks.measuring import Book, forget_peak, forward_flops, peak_gib, seconds_of, takes
+from diffusion.latents import decode_latents, to_images
 from diffusion.loading import BaseModel
 from inference.engine import Engine
 from inference.requests import RenderRequest
@@ -31,7 +32,7 @@ def stock(book: Book, base: BaseModel, side: int, steps: int) -> None:
         def request() -> None:
             loading.append(seconds_of(load, base.device))
             with base.at_hand("vae", "text_encoders"):
-                pipeline(PROMPT, width=side, height=side, num_inference_steps=steps, generator=torch.Generator().manual_seed(1))
+                pipeline(prompt=PROMPT, width=side, height=side, num_inference_steps=steps, generator=torch.Generator().manual_seed(1))
             pipeline.unload_lora_weights()
 
         request()
@@ -65,6 +66,8 @@ def ours(book: Book, engine: Engine, side: int, steps: int, rate: float) -> None
         measure("portrait, adapter in its slot", adapter=adapter)
         engine.slot.merging = merging
     measure("portrait, bare base")
+    latents = torch.randn(1, base.vae.config.latent_channels, side // 8, side // 8, device=base.device)
+    book.add("latents to a picture", **shape, **takes(lambda: to_images(decode_latents(base, latents)), base.device))
 
 
 def ready(book: Book, base: BaseModel, cache: Path | None, backend: str) -> Engine:

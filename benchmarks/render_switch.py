@@ -59,11 +59,18 @@ def loopback(folder: Path) -> Iterator[LoopbackStore]:
 
 
 def switches(book: Book, engine: Engine, steps: int) -> None:
-    """Three adapters in turns, so that none is in its slot when its turn comes."""
+    """Three adapters in turns, so that none is in its slot when its turn comes: as trainings make them, then with all layers."""
+    for target_set in ("image", "blocks"):
+        _switches(book, engine, steps, target_set)
+
+
+def _switches(book: Book, engine: Engine, steps: int, target_set: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         with loopback(folder / "objects") as store, open_storage_of(folder, store) as storage:
-            files = [render_adapters.write(engine, seed, folder / "objects" / f"{seed}.safetensors") for seed in range(ADAPTERS)]
+            files = [
+                render_adapters.write(engine, seed, folder / "objects" / f"{seed}.safetensors", target_set) for seed in range(ADAPTERS)
+            ]
             rows = [shelve(storage, seed, file) for seed, file in enumerate(files)]
             for tier in TIERS if engine.base.device.type == "cuda" else TIERS[1:]:
                 _measure(book, engine, storage, rows, tier, steps)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._dynamo.utils import counters
+
+if TYPE_CHECKING:
+    from diffusion.loading import BaseModel
 
 GRAPHS_KEPT = 256  # for one piece of code: picture sizes × batches × text lengths × (training, rendering) × kinds of block
 
@@ -31,6 +34,12 @@ def prepare(transformer: Any, *, cache: Path | None = None, backend: str = "indu
     torch._dynamo.config.accumulated_recompile_limit = 4 * GRAPHS_KEPT
     transformer.eval()
     transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, backend=backend, **({"mode": mode} if mode else {}))
+
+
+def prepare_decoder(base: BaseModel, *, backend: str = "inductor") -> None:
+    """The VAE's decoder as well. Not where it moves in and out of the GPU."""
+    if "vae" not in base.offloaded:
+        base.vae.decoder.compile(fullgraph=True, dynamic=False, backend=backend)
 
 
 def is_prepared(transformer: Any) -> bool:

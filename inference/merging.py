@@ -6,8 +6,9 @@ or from there to fp8 as the base itself was). The storage stays the same, so a c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import nn
@@ -35,11 +36,15 @@ class Worn:
 
 @dataclass
 class Merging:
-    """``from_steps``: folding pays from so many steps on; None: never. Needs memory for a second copy of the layers' weights."""
+    """``from_steps``: folding pays from so many steps on; None: never. Needs memory for a second copy of the layers' weights.
+
+    Only layers that an adapter touches are written, and only those are written back.
+    """
 
     base: BaseModel
     from_steps: int | None
     folded: tuple[Worn, ...] = ()
+    _changed: set[str] = field(default_factory=set, repr=False)
     _pristine: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     _layers: dict[str, nn.Module] = field(default_factory=dict, repr=False)
 
@@ -47,25 +52,33 @@ class Merging:
         return self.from_steps is not None and steps >= self.from_steps
 
     @torch.no_grad()
-    def fold(self, slots: LoraSlots, worn: Sequence[Worn]) -> None:
-        """What the slots hold, at these scales, becomes part of the layers' weights."""
+    def fold(self, slots: LoraSlots, worn: Sequence[Worn], touched: Collection[str] | None = None) -> None:
+        """What the slots hold, at these scales, becomes part of the layers' weights. ``touched``: layers for which they hold anything
+        but zeros; None: any may."""
         if tuple(worn) == self.folded:
             return
         self._keep_pristine(slots)
         self.folded = (Worn(HALF_DONE, None, 0.0),)  # should the fold fail, the weights are neither pristine nor this adapter's
+        wanted = set(self._pristine if touched is None else touched)
+        before, self._changed = self._changed, self._changed | wanted
+        for module in before - wanted:
+            self._put_back(module)
         down, up = ({place.module: place for place in slots.places if place.side == side} for side in "AB")
-        for module, pristine in self._pristine.items():
+        for module in wanted:
             pairs = [_pair(slots, down[module], up[module], one) for one in worn]
-            _store_sum(self._layers[module], pristine, pairs)
-        self.folded = tuple(worn)
+            _store_sum(self._layers[module], self._pristine[module], pairs)
+        self.folded, self._changed = tuple(worn), wanted
 
     @torch.no_grad()
     def restore(self) -> None:
         if self.folded:
-            for module, pristine in self._pristine.items():
-                layer = self._layers[module]
-                layer.store_(pristine) if isinstance(layer, Fp8Linear) else _weight(layer).copy_(pristine)
-            self.folded = ()
+            for module in self._changed:
+                self._put_back(module)
+            self.folded, self._changed = (), set()
+
+    def _put_back(self, module: str) -> None:
+        layer, pristine = self._layers[module], self._pristine[module]
+        layer.store_(pristine) if isinstance(layer, Fp8Linear) else _weight(layer).copy_(pristine)
 
     def _keep_pristine(self, slots: LoraSlots) -> None:
         if not self._pristine:
@@ -100,13 +113,22 @@ def _store_sum(layer: nn.Module, pristine: torch.Tensor, pairs: Sequence[Pair]) 
 
 
 def _store_rows(layer: Fp8Linear, weight: torch.Tensor) -> None:
-    """What ``store_`` does, in half of its passes over memory; a few values may round to the other neighbour."""
-    largest = torch.linalg.vector_norm(weight, torch.inf, dim=-1, keepdim=True, dtype=torch.float32)
-    scale = (largest / E4M3_MAX).clamp_(min=SMALLEST)
-    layer.fp8.copy_(weight * scale.reciprocal())
-    layer.scale.copy_(scale)
+    """What ``store_`` does; a few values may round to the other neighbour."""
+    round_rows = _compiled_rounding() if weight.device.type == "cuda" else _round_rows
+    round_rows(weight, layer.fp8, layer.scale)
     if layer.fp8_t is not None:
         layer.fp8_t.copy_(layer.fp8.t())
+
+
+def _round_rows(weight: torch.Tensor, fp8: torch.Tensor, scale: torch.Tensor) -> None:
+    scale.copy_((weight.abs().amax(-1, keepdim=True).float() / E4M3_MAX).clamp(min=SMALLEST))
+    fp8.copy_((weight.float() * scale.reciprocal()).to(fp8.dtype))
+
+
+@cache
+def _compiled_rounding() -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]:
+    """One pass over memory where the single operations make six."""
+    return torch.compile(_round_rows, dynamic=False)
 
 
 def _weight(layer: nn.Module) -> torch.Tensor:

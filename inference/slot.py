@@ -31,6 +31,7 @@ class AdapterSlots:
         self.held: list[str | None] = [None, None]  # ids of the adapters whose weights are in the slots, switched on or not
         self._slots: LoraSlots | None = None
         self._scales: list[float | None] = [None, None]
+        self._touched: list[frozenset[str]] = [frozenset(), frozenset()]  # layers that the adapters in the slots have weights for
 
     @property
     def modules(self) -> list[str]:
@@ -70,7 +71,7 @@ class AdapterSlots:
         worn = [Worn(place, self.held[place], scale) for place, scale in enumerate(scales) if scale]
         assert all(one.id for one in worn), "switched on without an adapter"
         if self.merging is not None and worn and self.merging.pays(steps):
-            self.merging.fold(self.slots, worn)
+            self.merging.fold(self.slots, worn, frozenset().union(*(self._touched[one.place] for one in worn)))
             self.slots.use(stacked=0)
         else:
             self._wear_in_slots(scales)
@@ -122,8 +123,10 @@ class AdapterSlots:
         assert self._slots is not None
         row, state = self._slots.weights[place], adapter.on(self.base.device)
         row.zero_()
-        pairs = [(spot.of(row), state[spot.key]) for spot in self._slots.places if spot.key in state]
+        spots = [spot for spot in self._slots.places if spot.key in state]
+        pairs = [(spot.of(row), state[spot.key]) for spot in spots]
         assert len(pairs) == len(state), "an adapter that was checked on reading fits the slots"
+        self._touched[place] = frozenset(spot.module for spot in spots)
         if pairs:
             torch._foreach_copy_([to[: weight.shape[0], : weight.shape[1]] for to, weight in pairs], [weight for _, weight in pairs])
 

@@ -52,6 +52,7 @@ def warm_up(
     ``styles``: a style adapter may come.
     """
     compiled.prepare(engine.base.transformer, cache=cache, backend=backend)
+    compiled.prepare_decoder(engine.base, backend=backend)
     for identity, style in ((None, None), (EMPTY, None), *([(EMPTY, EMPTY)] if styles else [])):
         rehearse(engine, identity, style)
     if not alone:

@@ -257,6 +257,30 @@ def test_an_fp8_base_is_folded_from_its_wide_weights_and_comes_back_bit_for_bit(
         assert torch.equal(weight, layer.dequantised()) and torch.equal(scale, layer.scale)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp8"])
+def test_a_fold_leaves_other_layers_alone_and_takes_its_own_back(tiny_flux, make_adapter, precision):
+    base = load_base(tiny_flux, precision=precision, device="cpu")
+    before = {name: weight.clone() for name, weight in base.transformer.state_dict().items()}
+    first, second = (only(make_adapter(seed), part) for seed, part in ((1, ".attn."), (2, ".ff")))
+    folding, fresh = Engine(base, merging=Merging(base, from_steps=1)), Engine(load_base(tiny_flux, precision=precision, device="cpu"))
+    fresh.slot.merging = Merging(fresh.base, from_steps=1)
+    folding.render(REQUEST, first)
+    assert same(folding.render(REQUEST, second), fresh.render(REQUEST, second))
+    changed = {name for name, weight in base.transformer.state_dict().items() if not same_bits(weight, before[name])}
+    assert changed and not any(".attn." in name for name in changed)
+    folding.slot.restore()
+    assert all(same_bits(weight, before[name]) for name, weight in base.transformer.state_dict().items())
+
+
+def only(adapter, part):
+    """Its layers whose names hold ``part``."""
+    return LoadedAdapter(f"{adapter.id} {part}", {key: weight for key, weight in adapter.state.items() if part in key})
+
+
+def same_bits(one, other):
+    return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
+
+
 def test_renders_from_several_threads_do_not_mix(engine, make_adapter):
     alone = {seed: engine.render(REQUEST, make_adapter(seed)) for seed in (1, 2, 3)}
     drawn = {}
