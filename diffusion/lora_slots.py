@@ -15,7 +15,7 @@ from torch import nn
 
 from core.errors import UserError
 from diffusion import lora
-from diffusion.lora_spec import LoraSpec, first_weights, seeded
+from diffusion.lora_spec import LoraSpec, first_down, seeded
 from diffusion.slot_linear import Selection, SlotLinear
 
 KEY = "{prefix}{module}.lora_{side}.weight"
@@ -99,11 +99,10 @@ class LoraSlots:
     def start(self, slot: int, seed: int) -> None:
         """A fresh adapter as PEFT starts it (A gaussian, B zero). A seed means the same weights in every slot."""
         row, layers = self.weights[self._checked(slot)], zip(self.places[::2], self.places[1::2], strict=True)
+        row.zero_()
         with seeded(seed):
             for down, up in layers:
-                a, b = first_weights(self.config, down.shape[1], up.shape[0])
-                down.of(row).copy_(a)
-                up.of(row).copy_(b)
+                down.of(row).copy_(first_down(self.config, down.shape[1], up.shape[0]))
 
     def clear(self, slot: int) -> None:
         """Zero: as if there were no adapter."""

@@ -77,13 +77,13 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def first_weights(config: LoraConfig, in_features: int, out_features: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A [r, in] gaussian with deviation 1/r and B [out, r] zero, float32 on the CPU, drawn by PEFT's own layer (see :func:`seeded`)."""
+def first_down(config: LoraConfig, in_features: int, out_features: int) -> torch.Tensor:
+    """A [r, in] gaussian with deviation 1/r, float32 on the CPU, drawn by PEFT's own layer (see :func:`seeded`); its B starts at zero."""
     with torch.device("meta"):  # the layers' own first values, which PEFT replaces, are neither held nor drawn
         layer = PeftLinear(nn.Linear(in_features, out_features), NAME, config, r=config.r, lora_alpha=config.lora_alpha)
-    halves = layer.lora_A[NAME].to_empty(device="cpu"), layer.lora_B[NAME].to_empty(device="cpu")
+    down = layer.lora_A[NAME].to_empty(device="cpu")
     layer.reset_lora_parameters(NAME, config.init_lora_weights)
-    return halves[0].weight.detach(), halves[1].weight.detach()
+    return down.weight.detach()
 
 
 def _plain_names(transformer: nn.Module) -> list[str]:
