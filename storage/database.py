@@ -17,6 +17,7 @@ from storage.tables import Base
 
 BUSY_TIMEOUT_S = 30  # how long a SQLite writer waits for the one before it
 CONNECT_TIMEOUT_S = 5
+QUIET: dict[str, Any] = {"hide_parameters": True}  # an error's text is logged, and the values in it are a customer's
 
 
 class Database:
@@ -72,13 +73,15 @@ def _as_service_down() -> Iterator[None]:
 
 
 def _server(url: URL) -> Engine:
-    return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+    return create_engine(
+        url, **QUIET, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}
+    )
 
 
 def _sqlite(url: URL) -> Engine:
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
+    engine = create_engine(url, **QUIET, connect_args={"timeout": BUSY_TIMEOUT_S})
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -30,6 +30,32 @@ log.info("portrait", prompt="zokzex cat as Ada", to="ada@example.com")
 """
 
 
+FALLS = """
+import logging, sys, threading
+from core.logs import get_logger, set_up_logs
+if sys.argv[1] != "not set up":
+    set_up_logs("DEBUG", sys.argv[1] == "json")
+
+def falls(cookie):
+    held, mailbox, header = "hunter2" + cookie, "ada@example.com", {"cookie": "likeness_session=s3cr3t-cookie; theme=dark"}
+    raise ValueError(f"no place for {mailbox}, who sent {header} and Cookie: likeness_session=s3cr3t-cookie")
+
+try:
+    falls("s3cr3t-cookie")
+except ValueError as error:
+    get_logger("api").exception("caught", cookies={"likeness_session": "s3cr3t-cookie"})
+    get_logger("api").error("caught", exc_info=error)
+    if sys.argv[1] != "not set up":
+        logging.getLogger("uvicorn").exception("caught")
+        logging.getLogger("uvicorn").info("%d", "ada@example.com")
+        thread = threading.Thread(target=falls, args=("s3cr3t-cookie",), name="judge")
+        thread.start()
+        thread.join()
+if sys.argv[1] != "not set up":
+    falls("s3cr3t-cookie")
+"""
+
+
 def said(level: str, form: str) -> str:
     done = subprocess.run([sys.executable, "-c", SAY, level, form], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "", "stdout belongs to what a command answers"
@@ -60,9 +86,28 @@ def test_nobody_is_named(form: str) -> None:
         assert private not in text
 
 
+@pytest.mark.parametrize("form", ["json", "text", "not set up"])
+def test_an_error_shows_where_it_fell_and_no_value(form: str) -> None:
+    done = subprocess.run([sys.executable, "-c", FALLS, form], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "" and done.returncode == (0 if form == "not set up" else 1)
+    assert done.stderr.count("no place for [address]") == (2 if form == "not set up" else 5)
+    assert "Traceback" in done.stderr and "in falls" in done.stderr
+    for private in ("s3cr3t", "example.com", "hunter2", "theme"):
+        assert private not in done.stderr
+    if form == "json":
+        lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+        assert [line["event"] for line in lines] == [*["caught"] * 3, "a thread ended by an error", "the program ended by an error"]
+        assert lines[0]["cookies"] == "[hidden]" and lines[3]["thread"] == "judge"
+
+
 @pytest.mark.parametrize(
     ("text", "plain"),
     [
+        ("asked with Authorization: Bearer lk_abcdefgh12345", "asked with Authorization: Bearer [hidden]"),
+        ("[(b'host', b'x'), (b'cookie', b'a=b; c=d')]", "[(b'host', b'x'), (b'cookie', b[hidden])]"),
+        ("{'likeness_session': 'abc-def'}", "{'likeness_session': '[hidden]'}"),
+        ("signed with whsec_abcdefghijkl=", "signed with whsec_[hidden]"),
+        ("null value\nDETAIL:  Failing row contains (por_1, a cat in bed).", "null value\nDETAIL:  [hidden]"),
         ("mail to Ada.L+x@mail.example.co.uk failed", "mail to [address] failed"),
         ("postgresql+psycopg://likeness:p4ss@db/likeness", "postgresql+psycopg://[hidden]@db/likeness"),
         ('GET /sign-in?token=abc.def HTTP/1.1" 200', 'GET /sign-in?token=[hidden] HTTP/1.1" 200'),

@@ -26,6 +26,13 @@ def test_foreign_keys_hold(storage: Storage) -> None:
         session.add(Subject(id="s", account_id="nobody", name="x", kind="cat", class_word="cat"))
 
 
+def test_an_error_keeps_to_itself_what_was_written(storage: Storage) -> None:
+    """Its text goes to the log."""
+    with pytest.raises(IntegrityError) as refusal, storage.db.session() as session:
+        session.add(Subject(id="s", account_id="nobody", name="Ada in bed", kind="cat", class_word="cat"))
+    assert "FOREIGN KEY" in str(refusal.value).upper() and "Ada in bed" not in str(refusal.value)
+
+
 def test_threads_that_read_then_write_never_meet_a_locked_database(storage: Storage) -> None:
     """Each reads the count and writes it back: a lost update or «database is locked» would show."""
     with storage.db.session() as session:
