@@ -25,6 +25,7 @@ from trainer.captions import SubjectWords
 from trainer.loading import load_bench
 from trainer.pipeline import train_on_photos
 from trainer.recipe import Recipe
+from trainer.world import World
 
 console = Console(highlight=False)
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif"}
@@ -87,7 +88,9 @@ def train_folder(settings: Settings, photos: Path, out: Path, kind: str, class_w
         raise UserError("photos/count", f"{len(pictures)} usable photos", f"Between {wanted} are needed.")
     bench = load_bench(settings)
     recipe = Recipe.for_run(len(pictures), bench.base, {"steps": steps} if steps else None)
-    words = SubjectWords(new_trigger_token(), class_word or CLASS_WORDS[SubjectKind(kind)])
+    world = World.open(bench.base)  # of one, or of those that accelerate launch started
+    words = SubjectWords(world.agreed(new_trigger_token()), class_word or CLASS_WORDS[SubjectKind(kind)])
+    console.quiet = not world.main
     with ShownProgress() as shown:
         trained = train_on_photos(bench, pictures, kind, words, recipe, out, shown, seed=seed, base_name=settings.base_model)
     console.print_json(json.dumps(trained.card["scores"]))

@@ -33,6 +33,7 @@ from trainer.preservation import class_cache
 from trainer.recipe import Recipe
 from trainer.reports import StepReport
 from trainer.selection import Candidate, Reals, Selection, select
+from trainer.world import World
 
 log = get_logger("trainer")
 
@@ -84,6 +85,7 @@ def train(
 
     ``on_curated`` gets the findings as soon as they are known; ``on_saved`` every checkpoint file as it is written. ``between_steps`` is
     called after every optimizer step, also of those that are not reported. ``company``: trainings that share passes with this one.
+    Processes that share the fit must be given the same ``run``; the main one writes, and all return what it wrote.
     """
     with watch.stage(TrainingStage.CURATE), company.turn():
         curated = curate(photos, bench.identity, run.min_photos)
@@ -98,6 +100,9 @@ def train(
     with watch.stage(TrainingStage.FIT):
         order = _order(bench, cache, class_pictures, run, folder, watch, on_saved)
         fitting = company.fit(bench.base, order, bench.seats, between_steps)
+    world = World.open(bench.base)
+    if not world.main:
+        return _written_by_main(world, folder, curated)
     with watch.stage(TrainingStage.SELECT), company.turn():
         selection = _select(bench, fitting.candidates, reals, run, watch)
     reference = reals.embeds.mean(0).tolist()
@@ -105,7 +110,9 @@ def train(
     held_out, memory = len(reals.held_out), fitting.memory
     fitted = Fitted(run.words, run.kind, run.base_name, run.recipe, run.seed, cache.keys, held_out, masked, selection, reference, memory)
     with company.turn():
-        return _write(bench, fitted, folder, curated)
+        trained = _write(bench, fitted, folder, curated)
+    world.wait()
+    return trained
 
 
 def hold_out(curated: Curated, count: int, seed: int) -> tuple[list[TrainingPhoto], Reals]:
@@ -178,6 +185,12 @@ def _write(bench: Bench, fitted: Fitted, folder: Path, curated: Curated) -> Trai
     write_samples(fitted, folder)
     (folder / CARD_FILE).write_text(json.dumps(card, indent=2, sort_keys=True), encoding="utf-8")
     return TrainedAdapter(path, card, curated)
+
+
+def _written_by_main(world: World, folder: Path, curated: Curated) -> TrainedAdapter:
+    """For those that shared the fit: one selects and writes, the others wait."""
+    world.wait()
+    return TrainedAdapter(folder / WEIGHTS_FILE, json.loads((folder / CARD_FILE).read_text(encoding="utf-8")), curated)
 
 
 @dataclass

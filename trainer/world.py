@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import patch_environment
+from accelerate.utils import broadcast_object_list, patch_environment
 
 from core.errors import UserError
 from diffusion.devices import in_group
 from diffusion.loading import BaseModel
 from trainer.draws import Draw
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class World:
     def main(self) -> bool:
         """Whether this process writes."""
         return self.accelerator.is_main_process
+
+    def agreed(self, value: Value) -> Value:
+        """The main process's, in all of them."""
+        return value if self.size == 1 else broadcast_object_list([value])[0]
 
     def share(self, draw: Draw) -> Draw:
         return draw if self.size == 1 else draw.share(self.rank, self.size)

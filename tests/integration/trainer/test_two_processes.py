@@ -1,5 +1,7 @@
 """Accelerate with several processes: on the CPU gloo is between them in place of NCCL."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from diffusion import lora
 from tests.integration.trainer import two_processes
 from tests.tiny import build_tiny_flux
+from tests.tiny_encoders import build_tiny_clip, build_tiny_dino
 from trainer.checkpoints import CheckpointFolder
 
 ACCELERATE = ["--num_processes=2", "--num_machines=1", "--main_process_port=0", "--dynamo_backend=no"]
+PHOTOS = Path(__file__).parents[3] / "examples" / "photos" / "juno"
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node=2"],
     # --multi_gpu: without it accelerate starts a single process where it finds no second GPU. bf16, which its own configuration file may
@@ -30,6 +35,7 @@ def fit_alone_and_in_two(folder: Path, launcher: str, device: str) -> tuple[floa
     one, two = (load_file(CheckpointFolder(folder / name, {}).candidates()[4]) for name in ("one", "two"))
     assert one.keys() == two.keys()
     learned, shared = (torch.cat([w.flatten() for key, w in sorted(file.items()) if "lora_B" in key]) for file in (one, two))
+    assert len({path.read_text() for path in (folder / "two").glob("process-*")}) == 1  # of two numbers that each made up
     return ((learned - shared).norm() / learned.norm()).item(), {path.name for path in (folder / "two").glob("process-*")}
 
 
@@ -39,6 +45,22 @@ def test_two_processes_fit_the_same_adapter_as_one(tmp_path: Path, launcher: str
     apart, places = fit_alone_and_in_two(tmp_path, launcher, "cpu")
     assert places == {"process-0-of-2-on-cpu", "process-1-of-2-on-cpu"}
     assert apart < 1e-3
+
+
+def test_a_whole_training_in_two_processes_is_one_training(tmp_path: Path) -> None:
+    """One trigger token in everybody's captions, one process that selects, writes and talks."""
+    models = {"base_model": build_tiny_flux(tmp_path / "flux"), "identity_encoder": build_tiny_dino(tmp_path / "dino")}
+    settings = models | {"text_image_encoder": build_tiny_clip(tmp_path / "clip"), "var_dir": tmp_path / "var", "device": "cpu"}
+    env = os.environ | {f"LIKENESS_{name.upper()}": str(value) for name, value in settings.items()} | {"COLUMNS": "400"}
+    command = [sys.executable, "-m", *LAUNCHERS["accelerate launch"], "-m", "likeness.cli", "train", "--photos", str(PHOTOS)]
+    out = tmp_path / "out"
+    ran = subprocess.run([*command, "--out", str(out)], env=env, check=True, capture_output=True, text=True, timeout=180)
+    card = json.loads((out / "card.json").read_text())
+    assert card["memory"]["processes"] == 2
+    lora.read(out / "adapter.safetensors")
+    (told,) = [line for line in ran.stdout.splitlines() if line.startswith("adapter:")]
+    assert f"trigger: {card['trigger_token']} " in told
+    assert (ran.stdout + ran.stderr).count("checkpoint chosen") == 1
 
 
 @pytest.mark.gpu
