@@ -133,11 +133,13 @@ def train(
     class_word: Annotated[str, typer.Option(help="The noun that prompts use; for a pet its breed. Default: the kind.")] = "",
     seed: int = 0,
     steps: Annotated[int, typer.Option(help="Optimizer steps; 0: by the recipe.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Pictures a step over all GPUs; 0: by the recipe.")] = 0,
 ) -> None:
-    """Fit an adapter on a folder of photos, without a server."""
+    """Fit an adapter on a folder of photos, without a server. On several GPUs: accelerate launch -m likeness.cli train …"""
     from likeness.local import train_folder
 
-    train_folder(settings_with(), photos, out, kind, class_word, seed, steps)
+    overrides = {name: value for name, value in {"steps": steps, "batch_size": batch_size}.items() if value}
+    train_folder(settings_with(), photos, out, kind, class_word, seed, overrides)
 
 
 @app.command()

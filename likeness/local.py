@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,14 @@ def read_photos(settings: Settings, folder: Path) -> list[Any]:
     return pictures
 
 
-def train_folder(settings: Settings, photos: Path, out: Path, kind: str, class_word: str, seed: int, steps: int) -> None:
+def train_folder(settings: Settings, photos: Path, out: Path, kind: str, class_word: str, seed: int, overrides: Mapping[str, Any]) -> None:
+    """``overrides``: of the recipe."""
     pictures = read_photos(settings, photos)
     if not settings.min_photos <= len(pictures) <= settings.max_photos:
         wanted = f"{settings.min_photos} to {settings.max_photos}"
         raise UserError("photos/count", f"{len(pictures)} usable photos", f"Between {wanted} are needed.")
     bench = load_bench(settings)
-    recipe = Recipe.for_run(len(pictures), bench.base, {"steps": steps} if steps else None)
+    recipe = Recipe.for_run(len(pictures), bench.base, overrides)
     world = World.open(bench.base)  # of one, or of those that accelerate launch started
     words = SubjectWords(world.agreed(new_trigger_token()), class_word or CLASS_WORDS[SubjectKind(kind)])
     console.quiet = not world.main

@@ -54,9 +54,11 @@ def test_a_whole_training_in_two_processes_is_one_training(tmp_path: Path) -> No
     env = os.environ | {f"LIKENESS_{name.upper()}": str(value) for name, value in settings.items()} | {"COLUMNS": "400"}
     command = [sys.executable, "-m", *LAUNCHERS["accelerate launch"], "-m", "likeness.cli", "train", "--photos", str(PHOTOS)]
     out = tmp_path / "out"
-    ran = subprocess.run([*command, "--out", str(out)], env=env, check=True, capture_output=True, text=True, timeout=180)
+    ran = subprocess.run(
+        [*command, "--out", str(out), "--batch-size", "4"], env=env, check=True, capture_output=True, text=True, timeout=180
+    )
     card = json.loads((out / "card.json").read_text())
-    assert card["memory"]["processes"] == 2
+    assert card["memory"]["processes"] == 2 and card["recipe"]["batch_size"] == 4
     lora.read(out / "adapter.safetensors")
     (told,) = [line for line in ran.stdout.splitlines() if line.startswith("adapter:")]
     assert f"trigger: {card['trigger_token']} " in told
