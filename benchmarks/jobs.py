@@ -29,7 +29,7 @@ from benchmarks import jobs_watchers
 from core.logs import set_up_logs
 from core.settings import Settings
 from core.words import JobKind, JobState, new_id
-from storage import jobs, paging, portraits, publishing, scheduler, watching
+from storage import job_keeping, jobs, paging, portraits, publishing, watching
 from storage.broker import start_embedded_redis
 from storage.migrations import upgrade
 from storage.tables import Account, Job, Portrait, now
@@ -129,7 +129,7 @@ def operations(storage: Storage, samples: int) -> Iterator[tuple[str, list[float
     unpublish(storage, made[:samples])
     yield "find what is unpublished", timed(samples, lambda: publishing.unpublished(storage.db))
     publish_all(storage)
-    yield "idle round of the scheduler", timed(samples, lambda: scheduler.keep_jobs(storage))
+    yield "idle round of the scheduler", timed(samples, lambda: job_keeping.keep_jobs(storage))
     yield "list a page of 20", timed(samples, lambda: list_page(storage))
     taken = iter(waiting(storage, samples))
     yield "claim and succeed", timed(samples, lambda: jobs.run(storage, next(taken), "bench", succeed))

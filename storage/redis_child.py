@@ -12,14 +12,13 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
-
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from typing import IO, TYPE_CHECKING
 
 from core.errors import ServiceDown
 from core.settings import Settings
+
+if TYPE_CHECKING:
+    import redis
 
 START_S, STOP_S = 10.0, 5.0
 LONGEST_SOCKET_PATH = 100  # the system's limit is 108 bytes
@@ -128,6 +127,8 @@ def _socket_path(home: Path) -> Path:
 
 def _end_orphan(socket: Path) -> None:
     """We hold the lock, so a server that still answers here lost its owner to a kill."""
+    import redis  # late: a process that starts no server has better things to do at first
+
     with suppress(redis.RedisError, OSError):
         _client(socket, STOP_S).shutdown(save=True)
     socket.unlink(missing_ok=True)
@@ -151,6 +152,8 @@ def _spawn(home: Path, socket: Path) -> subprocess.Popen[bytes]:
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], socket: Path, log: Path) -> None:
+    import redis
+
     client = _client(socket, 1.0)
     ends = time.monotonic() + START_S
     while time.monotonic() < ends and process.poll() is None:
@@ -166,6 +169,10 @@ def _wait_until_up(process: subprocess.Popen[bytes], socket: Path, log: Path) ->
 
 def _client(socket: Path, timeout_s: float) -> redis.Redis:
     """Without redis-py's own retries, whose waits grow to seconds."""
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
     return redis.Redis(unix_socket_path=str(socket), socket_timeout=timeout_s, retry=Retry(NoBackoff(), 0))
 
 

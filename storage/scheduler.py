@@ -8,15 +8,12 @@ from typing import Any
 
 from sqlalchemy import delete, select
 
-from core.errors import ServiceDown
-from core.logs import get_logger
-from storage import erasure, jobs, leftovers, mails, outgoing, publishing, retention, totals, webhook_sending
+from storage import erasure, leftovers, mails, outgoing, retention, webhook_sending
 from storage.idempotency import KEPT as IDEMPOTENCY_KEPT
+from storage.job_keeping import do_all, keep_jobs
 from storage.mails import Post
 from storage.tables import IdempotencyRecord, Mail, SignInToken, Upload, WebhookDelivery, WebSession, Write, now
 from storage.wiring import Storage
-
-log = get_logger("storage.scheduler")
 
 SENT_MAILS_KEPT = timedelta(days=30)  # as marks against sending twice; their words go when they are sent
 DELIVERIES_KEPT = timedelta(days=30)  # the log that customers see
@@ -26,17 +23,6 @@ LINKS_KEPT = timedelta(hours=1)  # after they expire: the limit on links counts 
 def tick(storage: Storage, post: Post) -> dict[str, int]:
     """One pass of everything, for tests and small tools. :func:`keep_jobs` and :func:`keep_house` are its halves."""
     return {**keep_jobs(storage), **keep_house(storage, post)}
-
-
-def keep_jobs(storage: Storage) -> dict[str, int]:
-    """What a waiting customer feels: database and broker only, so that no slow store or mail server holds up a job."""
-    chores: dict[str, Callable[[], int]] = {
-        "requeued": lambda: jobs.requeue_expired(storage),
-        "published": lambda: publishing.publish_waiting(storage),
-        "counted": lambda: totals.count_ended(storage),
-        "pass_noted": lambda: totals.note_pass(storage),
-    }
-    return _do_all(chores)
 
 
 def keep_house(storage: Storage, post: Post) -> dict[str, int]:
@@ -50,7 +36,7 @@ def keep_house(storage: Storage, post: Post) -> dict[str, int]:
         "late_objects_erased": lambda: erasure.sweep_again(storage),
         "leftovers_erased": lambda: leftovers.sweep_ended(storage),
     }
-    return _do_all(chores)
+    return do_all(chores)
 
 
 def purge(storage: Storage) -> int:
@@ -89,18 +75,3 @@ def _purge_uploads(storage: Storage) -> int:
         with storage.db.session() as session:
             session.execute(delete(Upload).where(Upload.id.in_([upload.id for upload in expired])))
     return len(expired)
-
-
-def _do_all(chores: dict[str, Callable[[], int]]) -> dict[str, int]:
-    return {name: _do(name, chore) for name, chore in chores.items()}
-
-
-def _do(name: str, chore: Callable[[], int]) -> int:
-    """A chore that fails is logged and does not stop the others."""
-    try:
-        return chore()
-    except ServiceDown as error:
-        log.warning("chore waits for a server", chore=name, reason=str(error))
-    except Exception:
-        log.exception("chore failed", chore=name)
-    return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from core.settings import Settings
@@ -23,6 +24,16 @@ class Storage:
 def open_storage(settings: Settings) -> Storage:
     """Connects lazily; tables are made by ``storage.migrations.upgrade(settings.database)``."""
     return Storage(Database(settings.database), open_objects(settings), settings)
+
+
+def open_database(settings: Settings) -> Storage:
+    """For work with rows alone, before the store's library is loaded: boto3 takes as long as all the rest."""
+    return Storage(Database(settings.database), _NotOpened(), settings)
+
+
+class _NotOpened:
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"objects.{name}: this storage was opened for rows alone")
 
 
 def open_objects(settings: Settings) -> ObjectStore:

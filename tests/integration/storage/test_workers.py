@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import update
 
 from core.settings import Settings
-from storage import broker, jobs, scheduler
+from storage import broker, job_keeping, jobs
 from storage.redis_child import EmbeddedRedis
 from storage.tables import Job, now
 from storage.wiring import Storage
@@ -54,7 +54,7 @@ def published(storage: Storage) -> Job:
 
 def recovered(storage: Storage, job: Job, state: str = "succeeded") -> bool:
     """What the scheduler does all the time; retries need not wait here."""
-    scheduler.keep_jobs(storage)
+    job_keeping.keep_jobs(storage)
     with storage.db.session() as session:
         session.execute(update(Job).where(Job.id == job.id).values(publish_after=now()))
     return row(storage, job).state == state
