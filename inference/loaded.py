@@ -62,8 +62,11 @@ class LoadedAdapter:
 def read_adapter(base: BaseModel, path: Path, adapter_id: str) -> LoadedAdapter:
     """A file, refused with :class:`core.errors.UserError` unless it is a finite LoRA of this very base model."""
     allowed = base.family.lora_allowlist(base.transformer)
-    loaded = LoadedAdapter(adapter_id, lora.read(path, base.transformer, allowed)[0])
-    return loaded.packed(base.dtype, pin=base.device.type == "cuda")
+    state, _ = lora.read(path, base.transformer, allowed, values=False)
+    loaded = LoadedAdapter(adapter_id, state).packed(base.dtype, pin=base.device.type == "cuda")
+    assert loaded.flat is not None
+    lora.require_finite([loaded.flat])  # of one buffer by all cores at once, not of hundreds of small matrices
+    return loaded
 
 
 def _views(flat: torch.Tensor, state: lora.State) -> lora.State:

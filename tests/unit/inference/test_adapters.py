@@ -106,6 +106,14 @@ def test_a_foreign_file_is_refused_before_it_reaches_the_model(storage, cache, s
         cache.ensure(row)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_value_that_is_not_finite_is_enough_to_refuse_a_file(base, make_adapter, tmp_path, value):
+    state = {key: weight.clone() for key, weight in make_adapter(1).state.items()}
+    list(state.values())[-1].view(-1)[3] = value
+    with pytest.raises(UserError, match="not finite"):
+        read_adapter(base, lora.save(tmp_path / "spoiled.safetensors", state, {}), "spoiled")
+
+
 def test_an_erased_adapter_is_refused_although_it_is_cached_everywhere(cache, shelf):
     row = shelf.put(1)
     cache.ensure(row)
