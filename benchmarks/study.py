@@ -16,14 +16,15 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study_cells import FACTORS, Cell, Drawn, open_worker, run_together, tasks_of, worker_surroundings
+from benchmarks.study_cells import FACTORS, SHIPPED, Cell, Drawn, open_worker, run_together, tasks_of, worker_surroundings
 from benchmarks.study_report import draw_plot, markdown, summarise
+from core.errors import UserError
 from miniature.world import KINDS, UNSEEN_SEED_START
 from miniature.world.photos import draw_photo_set
 
@@ -52,8 +53,8 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         pool = ProcessPoolExecutor(asked.workers, get_context("spawn"), open_worker, (asked.device, asked.precision, asked.threads))
         with pool:
             result |= pool.submit(worker_surroundings).result()
-            result["rows"] = []
-            for rows in run_all(pool, tasks, began + asked.within if asked.within else None, asked.workers):
+            result |= {"rows": [], "left_out": {}}
+            for rows in run_all(pool, tasks, began + asked.within if asked.within else None, asked.workers, result["left_out"]):
                 result["rows"] += rows
                 result["seconds"] = round(time.monotonic() - began, 1)
                 save(asked.json, result)
@@ -77,16 +78,29 @@ def draw_subjects(count: int, photos: int, folder: Path) -> list[Drawn]:
     return drawn
 
 
-def run_all(pool: ProcessPoolExecutor, tasks: Sequence[list[Cell]], deadline: float | None, workers: int) -> Iterator[list[dict[str, Any]]]:
-    """Rows of each task as it ends; tasks begin in order, and none after the deadline (of the monotonic clock)."""
-    waiting, running = list(tasks), set[Future]()
+def run_all(
+    pool: Executor, tasks: Sequence[list[Cell]], deadline: float | None, workers: int, left_out: dict[str, str]
+) -> Iterator[list[dict[str, Any]]]:
+    """Rows of each task as it ends; tasks begin in order, and none after the deadline (of the monotonic clock).
+
+    An arm that this machine cannot do goes into ``left_out`` with the reason, and the others go on; the shipped recipe must be possible.
+    """
+    waiting, running = list(tasks), dict[Future, str]()
     while waiting or running:
         if deadline is not None and time.monotonic() > deadline:
             waiting.clear()
         while waiting and len(running) < workers:
-            running.add(pool.submit(run_together, waiting.pop(0)))
-        done, running = wait(running, return_when=FIRST_COMPLETED) if running else (set(), set())
-        yield from (future.result() for future in done)
+            cells = waiting.pop(0)
+            running[pool.submit(run_together, cells)] = cells[0].arm
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            arm = running.pop(future)
+            error = future.exception()
+            if not isinstance(error, UserError) or arm == SHIPPED:
+                yield future.result()
+            elif arm not in left_out:
+                left_out[arm] = str(error)
+                waiting = [cells for cells in waiting if cells[0].arm != arm]
+                print(f"{arm} is left out: {error}", flush=True)
 
 
 def _tell(rows: Sequence[Mapping[str, Any]], done: int, of: int) -> None:

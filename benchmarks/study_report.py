@@ -61,7 +61,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     lines = [_line(arm, figures) for arm, figures in result["summary"].items()]
     columns = ("arm", "trainings", "I", "change of I (95 %)", "P", "change of P (95 %)", "leaks", "MB", "fit, median s")
     where = f"{hardware['device']}, {hardware['cores']} cores, {result['workers']} at a time; base {base['name']} ({base['precision']})"
-    return f"{where}; {len(result['rows'])} of {result['planned']} trainings in {result['seconds']:.0f} s.\n\n{table(columns, lines)}"
+    head = f"{where}; {len(result['rows'])} of {result['planned']} trainings in {result['seconds']:.0f} s."
+    without = [f"Left out: {arm} ({reason})." for arm, reason in result.get("left_out", {}).items()]
+    return "\n\n".join([" ".join([head, *without]), table(columns, lines)])
 
 
 def _line(arm: str, figures: Mapping[str, Any]) -> list[str]:

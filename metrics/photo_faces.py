@@ -38,6 +38,11 @@ def find_faces(grey: np.ndarray, kind: SubjectKind) -> list[Box] | None:
     return sorted(boxes, key=lambda box: box.width * box.height, reverse=True)
 
 
+def can_find_faces() -> bool:
+    """OpenCV 5 has no cascades in its main package."""
+    return hasattr(cv2, "CascadeClassifier")
+
+
 @cache
 def _cascade(name: str) -> cv2.CascadeClassifier:
     return cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / name))

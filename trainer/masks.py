@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from core.errors import UserError
 from core.words import SubjectKind
-from metrics.photo_faces import Box, find_faces
+from metrics.photo_faces import Box, can_find_faces, find_faces
 
 LONG_SIDE = 192  # pixels: a latent of FLUX.1 covers 8 pixels of a 1024 px photo, so finer masks would be averaged away
 ITERATIONS = 3
@@ -24,7 +25,15 @@ SURE_BACKGROUND, SURE_SUBJECT, PERHAPS_SUBJECT = 0.08, 0.80, 0.37  # levels of t
 
 
 def subject_mask(image: Image.Image, kind: str) -> Image.Image | None:
-    """Grey picture of the photo's aspect, 255 where the subject is, soft at its edge; None where none could be told with confidence."""
+    """Grey picture of the photo's aspect, 255 where the subject is, soft at its edge; None where none could be told with confidence.
+
+    :class:`core.errors.UserError` with an OpenCV that finds no faces: the masks would be others than those that were measured.
+    """
+    if not can_find_faces():
+        detail = (
+            f"OpenCV {cv2.__version__} has no CascadeClassifier: install opencv-python-headless>=4.12,<5, or leave background_weight at 1."
+        )
+        raise UserError("training/no-masks", "Photos cannot be masked on this machine", detail)
     scale = LONG_SIDE / max(image.size)
     small = image.convert("RGB").resize((max(8, round(image.width * scale)), max(8, round(image.height * scale))), Image.Resampling.BOX)
     pixels = np.asarray(small)

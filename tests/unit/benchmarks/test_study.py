@@ -1,10 +1,13 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from benchmarks.study_cells import FACTORS, SHIPPED, Drawn, arms_of, shipped_recipe, tasks_of
+from benchmarks import study
+from benchmarks.study_cells import FACTORS, SHIPPED, Cell, Drawn, arms_of, shipped_recipe, tasks_of
 from benchmarks.study_report import draw_plot, markdown, summarise
+from core.errors import UserError
 from trainer.recipe import Recipe
 
 
@@ -34,6 +37,33 @@ def test_a_task_is_one_arm_on_several_subjects_with_one_seed() -> None:
     assert all(len({(cell.arm, cell.seed) for cell in task}) == 1 for task in tasks)
     cells = [(cell.arm, cell.seed, cell.subject) for task in tasks for cell in task]
     assert len(set(cells)) == len(cells) == 5 * 2 * len(list(arms_of(FACTORS)))
+
+
+def run_with_a_fault_in(arm: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], dict[str, str]]:
+    """Arms of the rows that came, and what was left out, where one arm's trainings cannot be done."""
+
+    def run_together(cells: list[Cell]) -> list[dict]:
+        if cells[0].arm == arm:
+            raise UserError("training/no-masks", "cannot be masked", "install another OpenCV")
+        return [{"arm": cell.arm, "seed": cell.seed} for cell in cells]
+
+    monkeypatch.setattr(study, "run_together", run_together)
+    tasks = tasks_of([Drawn("cat-1", "cat", Path())], 2, {"rank": (8, 32), "background_weight": (0.1, 1.0)}, 0, together=1)
+    left_out: dict[str, str] = {}
+    with ThreadPoolExecutor(1) as pool:
+        rows = [row["arm"] for rows in study.run_all(pool, tasks, None, 1, left_out) for row in rows]
+    return rows, left_out
+
+
+def test_an_arm_that_this_machine_cannot_do_is_left_out_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, left_out = run_with_a_fault_in("background_weight=0.1", monkeypatch)
+    assert rows == [SHIPPED, "rank=8"] * 2
+    assert left_out == {"background_weight=0.1": "cannot be masked: install another OpenCV"}
+
+
+def test_without_the_shipped_recipe_there_is_nothing_to_compare_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="cannot be masked"):
+        run_with_a_fault_in(SHIPPED, monkeypatch)
 
 
 def test_every_factor_is_tried_beside_its_shipped_value() -> None:
@@ -67,7 +97,9 @@ def test_table_and_plot_show_every_arm(tmp_path: Path) -> None:
     rows = [row(SHIPPED, "a", 0.5), row("rank=8", "a", 0.4), row("rank=16", "a", None)]
     result = {"rows": rows, "summary": summarise(rows), "planned": 3, "seconds": 1.0, "workers": 1}
     result |= {"hardware": {"device": "cpu", "cores": 2}, "base_model": {"name": "flux", "precision": "fp32"}}
+    result["left_out"] = {"steps=2.0": "no time"}
     text = markdown(result)
+    assert "Left out: steps=2.0 (no time)." in text
     assert "-0.100 (-0.100 to -0.100)" in text and "all diverged" in text
     draw_plot(result["summary"], tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as plot:

@@ -1,9 +1,12 @@
 import random
 
+import cv2
 import numpy as np
+import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from core.errors import UserError
 from diffusion.loading import BaseModel
 from miniature.world import UNSEEN_SEED_START, identity_factors, sample_scene
 from miniature.world import subject_mask as true_mask
@@ -64,6 +67,12 @@ def test_where_no_subject_stands_out_there_is_no_mask() -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8))
     assert subject_mask(Image.new("RGB", (200, 200), "grey"), "cat") is None
     assert subject_mask(noise, "cat") is None
+
+
+def test_an_opencv_without_cascades_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(cv2, "CascadeClassifier")  # as in OpenCV 5
+    with pytest.raises(UserError, match="no CascadeClassifier: install opencv"):
+        subject_mask(Image.new("RGB", (64, 64), "grey"), "cat")
 
 
 def test_coverage_follows_the_photos_own_crop_and_is_whole_where_there_is_no_mask(base: BaseModel) -> None:
