@@ -37,11 +37,11 @@ class Run:
         self.steps = 3 if asked.tiny else asked.steps
         self.folder = true_size.build(asked.model, asked.folder, text_encoders="small" if asked.tiny else "true", tiny=asked.tiny)
 
-    def load(self, precision: str) -> BaseModel:
+    def load(self, precision: str, *, backward: bool = False) -> BaseModel:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        base = load_base(self.folder, precision=precision)
+        base = load_base(self.folder, precision=precision, backward=backward)
         self.book.common = surroundings(base, self.asked.model)
         return base
 
@@ -64,7 +64,7 @@ class Run:
         switches(self.book, engine, self.steps)
 
     def both(self) -> None:
-        base = self.load("bf16")
+        base = self.load("bf16", backward=True)
         beside_a_training(self.book, base, self.side, 64 if self.asked.tiny else 512, self.steps, self.asked.cache, self.backend)
 
     def cap(self) -> None:

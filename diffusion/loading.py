@@ -130,8 +130,11 @@ class BaseModel:
             self.offloaded |= visiting
 
 
-def load_base(path: str | Path, *, precision: str = "auto", device: str = "auto", revision: str | None = None) -> BaseModel:
-    """Loads a folder or a hub id in the diffusers layout, from safetensors only.
+def load_base(
+    path: str | Path, *, precision: str = "auto", device: str = "auto", revision: str | None = None, backward: bool = True
+) -> BaseModel:
+    """Loads a folder or a hub id in the diffusers layout, from safetensors only. ``backward=False``: nobody will train on it, so fp8
+    weights need not be held in a second memory order.
 
     Raises :class:`core.errors.UserError` with what to do (gated or unknown repository, no network, no GPU for the precision asked).
     """
@@ -140,7 +143,8 @@ def load_base(path: str | Path, *, precision: str = "auto", device: str = "auto"
     where = pick_device(device)
     held = choose(precision, where, transformer_bytes(folder))
     parts = _load_parts(folder, held)
-    quantise(parts["transformer"], held, where, both_orders=room_for_both_orders(where, transformer_bytes(folder)))
+    both_orders = backward and room_for_both_orders(where, transformer_bytes(folder))
+    quantise(parts["transformer"], held, where, both_orders=both_orders)
     base = BaseModel(str(path), folder, family, where, held, parts)
     _place(base)
     log.info("base model loaded", base=base.path, family=family.name, device=str(where), precision=held.name)

@@ -85,7 +85,9 @@ class RenderState:
 def open_state(storage: Storage) -> RenderState:
     """Loads the base model that the settings name."""
     settings = storage.settings
-    base = load_base(settings.base_model_path, precision=settings.precision, device=settings.device, revision=settings.base_revision)
+    base = load_base(
+        settings.base_model_path, precision=settings.precision, device=settings.device, revision=settings.base_revision, backward=False
+    )
     return share_state(storage, base, alone=True)
 
 

@@ -155,3 +155,11 @@ def test_a_quantised_base_renders(precision: str) -> None:
     assert base.precision.name == precision and base.dtype is torch.bfloat16
     image = base.pipeline()("a photo of a cat", height=64, width=64, num_inference_steps=2, max_sequence_length=64).images[0]
     assert image.getextrema()[0][0] < image.getextrema()[0][1]
+
+
+@pytest.mark.parametrize("backward", [True, False])
+def test_who_does_not_train_holds_weights_once(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, backward: bool) -> None:
+    monkeypatch.setattr("diffusion.loading.room_for_both_orders", lambda device, weight_bytes: True)
+    base = load_base(tiny_folder, precision="fp8", device="cpu", backward=backward)
+    layers = [layer for layer in base.transformer.modules() if isinstance(layer, Fp8Linear)]
+    assert layers and all((layer.fp8_t is not None) == backward for layer in layers)
