@@ -73,7 +73,9 @@ class Settings(BaseSettings):
     # Jobs
     lease_s: float = Field(30.0, description="A worker that is silent for so long has lost its job.")
     heartbeat_s: float = Field(5.0, description="How often a worker extends its lease.")
-    max_attempts: int = Field(3, description="A job that died so often fails, with its reason.")
+    max_attempts: int = Field(
+        3, description="A job that died so often in a row without getting further fails, with its reason; after ten attempts in any case."
+    )
     scheduler_interval_s: float = Field(2.0, description="Pause between a scheduler's rounds.")
     shutdown_within_s: float = Field(
         60.0, description="A worker that is told to stop stores a checkpoint and gives its job back; after so long it ends anyway."

@@ -21,6 +21,7 @@ DISK_FULL = "the disk of the machine that worked on it was full"
 SERVER_DOWN = "a server that we need did not answer"
 PROGRAM_FAULT = "an error in our program"
 RETRY_S, RETRY_OUTAGE_S = 2.0, 15.0  # wait before the second attempt; four times as long before the third
+MOST_CLAIMS = 10  # attempts that kept something do not count against max_attempts; so many of any kind are the end all the same
 
 
 def fail(session: Session, job: Job, held: ColumnElement[bool], type: str, reason: str) -> bool:
@@ -39,16 +40,35 @@ def cancel(session: Session, held: ColumnElement[bool]) -> bool:
 
 
 def try_again(
-    session: Session, job: Job, held: ColumnElement[bool], attempt: dict[str, Any], wait_s: float, max_attempts: int
+    session: Session, job: Job, held: ColumnElement[bool], attempt: dict[str, Any], max_attempts: int, wait_s: float | None = None
 ) -> str | None:
-    """Back to the queue, or failed after ``max_attempts``: ``requeued``, ``failed``, or None if the job is no longer ``held``."""
-    job.error = {**(job.error or {}), "attempts": [*(job.error or {}).get("attempts", []), attempt]}
-    error = job.error
+    """Back to the queue, or failed if it :func:`is_last`: ``requeued``, ``failed``, or None if the job is no longer ``held``.
+
+    ``wait_s`` None: a server or disk gets time to recover; a worker that died, or a fault of the program, is tried again soon.
+    """
+    last, wait_s = is_last(job, attempt, max_attempts), retry_wait_s(job, attempt) if wait_s is None else wait_s
+    error = job.error = {**(job.error or {}), "attempts": [*(job.error or {}).get("attempts", []), attempt]}
     session.expunge(job)  # the conditional UPDATE below is the only write
-    if job.attempts >= max_attempts:
+    if last:
         return "failed" if fail(session, job, held, "job/gave-up", GAVE_UP.format(n=job.attempts, cause=attempt["cause"])) else None
     values = {"state": JobState.STARTING, "worker": None, "lease_until": None, "error": error, "published_at": None}
     return "requeued" if _change(session, held, values | {"publish_after": now() + timedelta(seconds=wait_s)}) else None
+
+
+def is_last(job: Job, attempt: dict[str, Any], max_attempts: int) -> bool:
+    """Whether the job fails with this attempt: the last of ``max_attempts`` in a row that kept nothing, or of ``MOST_CLAIMS`` in all."""
+    return fruitless(job, attempt) >= max_attempts or job.attempts >= max(max_attempts, MOST_CLAIMS)
+
+
+def fruitless(job: Job, attempt: dict[str, Any]) -> int:
+    """How many attempts in a row, this one last, left no more to the next than they found. An error of our program always counts."""
+    error = job.error or {}
+    series = [*error.get("attempts", []), attempt][error.get("before_retry", 0) :]  # since an operator began anew
+    count, kept = max(0, job.attempts - len(series)), 0  # one that is not on record has kept nothing
+    for one in series:
+        gained = one.get("kept", 0) > kept and one["cause"] != PROGRAM_FAULT
+        count, kept = 0 if gained else count + 1, max(kept, one.get("kept", 0))
+    return count
 
 
 def hand_back(session: Session, job: Job, held: ColumnElement[bool]) -> bool:
@@ -75,14 +95,14 @@ def cause_of(error: Exception) -> str:
 
 
 def retry_wait_s(job: Job, attempt: dict[str, Any]) -> float:
-    """An outage gets time to pass; a worker that died or a fault of the program is tried again soon."""
     first = RETRY_OUTAGE_S if attempt["cause"] in (SERVER_DOWN, DISK_FULL) else RETRY_S
-    return first * 4.0 ** max(0, job.attempts - 1)
+    return first * 4.0 ** max(0, fruitless(job, attempt) - 1)
 
 
 def _attempt(job: Job, type: str, message: str, cause: str) -> dict[str, Any]:
     at = now().isoformat(timespec="seconds")
-    return {"n": job.attempts, "worker": job.worker, "type": type, "message": message, "cause": cause, "at": at}
+    kept = (job.progress or {}).get("kept", 0)
+    return {"n": job.attempts, "worker": job.worker, "type": type, "message": message, "cause": cause, "at": at, "kept": kept}
 
 
 def _change(session: Session, held: ColumnElement[bool], values: dict[str, Any]) -> bool:

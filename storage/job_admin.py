@@ -36,9 +36,11 @@ def retry(session: Session, job: Job) -> None:
     What earlier attempts died of stays on record, and so does what they cost. The customer has read of the failure already; a second one is
     not mailed again, a success is. :class:`core.errors.UserError` for a job in any other state.
     """
-    known = {"attempts": (job.error or {}).get("attempts", [])}
+    died_of = (job.error or {}).get("attempts", [])
+    known = {"attempts": died_of, "before_retry": len(died_of)}
     metrics = {**(job.metrics or {}), BEFORE: dict((job.metrics or {}).get("seconds", {}))}
     fresh = {"state": JobState.STARTING, "attempts": 0, "worker": None, "lease_until": None, "cancel_requested": False, "error": known}
+    fresh["progress"] = {name: value for name, value in (job.progress or {}).items() if name != "kept"}
     times = {"published_at": None, "publish_after": now(), "completed_at": None, "counted_at": None}
     stands = (Job.id == job.id, Job.state == JobState.FAILED, Job.account_id.in_(select(Account.id).where(~Account.gone)))
     again = update(Job).where(*stands).values(metrics=metrics, **fresh, **times).returning(Job.id)

@@ -107,10 +107,10 @@ def _claim(storage: Storage, job_id: str, worker: str) -> Job | None:
 
 def _take_from_the_silent(session: Session, job_id: str, max_attempts: int) -> None:
     """A worker that comes before the scheduler goes on at once, and notes what became of the attempt before; a last one is left to it."""
-    lost = session.scalar(select(Job).where(Job.id == job_id, _expired(), Job.attempts < max_attempts))
-    if lost is not None:
+    lost = session.scalar(select(Job).where(Job.id == job_id, _expired()))
+    if lost is not None and not endings.is_last(lost, record := endings.lost_record(lost), max_attempts):
         held = and_(Job.id == job_id, Job.fence == lost.fence, _expired())
-        endings.try_again(session, lost, held, endings.lost_record(lost), 0.0, max_attempts)
+        endings.try_again(session, lost, held, record, max_attempts, wait_s=0.0)
 
 
 def _expired() -> ColumnElement[bool]:
@@ -167,25 +167,27 @@ def _fail(storage: Storage, lease: Lease, job: Job, type: str, reason: str) -> s
 
 
 def _retry(storage: Storage, lease: Lease, job: Job, error: Exception) -> str:
-    record = endings.attempt_record(job, error)
-    return _end(storage, lease, lambda session: _again(session, job.id, lease.held(), record, storage.settings.max_attempts))
+    return _end(storage, lease, lambda session: _again(session, job.id, lease.held(), error, storage.settings.max_attempts))
 
 
 def _recover(storage: Storage, job: Job) -> bool:
     held = and_(Job.id == job.id, Job.fence == job.fence, _expired())
-    record = endings.lost_record(job)
     with storage.db.session() as session:
         hold_account(session, job.account_id)
         if endings.cancel(session, and_(held, _unwanted())):
             return True
-        outcome = _again(session, job.id, held, record, storage.settings.max_attempts)
+        outcome = _again(session, job.id, held, None, storage.settings.max_attempts)
     log.warning("lease ran out", job=job.id, worker=job.worker, outcome=outcome)
     return outcome is not None
 
 
-def _again(session: Session, job_id: str, held: ColumnElement[bool], record: dict[str, Any], max_attempts: int) -> str | None:
+def _again(session: Session, job_id: str, held: ColumnElement[bool], error: Exception | None, max_attempts: int) -> str | None:
+    """Without an error its worker went silent."""
     job = session.get(Job, job_id)
-    return endings.try_again(session, job, held, record, endings.retry_wait_s(job, record), max_attempts) if job else None
+    if job is None:
+        return None
+    record = endings.attempt_record(job, error) if error else endings.lost_record(job)
+    return endings.try_again(session, job, held, record, max_attempts)
 
 
 def _end(storage: Storage, lease: Lease, ending: Callable[[Session], str | bool | None]) -> str:

@@ -42,7 +42,7 @@ class Lease:
         self.job_id, self.kind, self.target_id, self.account_id = job.id, JobKind(job.kind), job.target_id, job.account_id
         self.attempt, self.fence = job.attempts, job.fence
         self._storage, self._stopping = storage, stopping
-        self._progress: dict[str, Any] = {}
+        self._progress: dict[str, Any] = {"kept": job.progress["kept"]} if "kept" in (job.progress or {}) else {}
         self._metrics: dict[str, Any] = dict(job.metrics or {})
         self._seconds: dict[str, float] = dict(self._metrics.get("seconds", {}))
         self._lock = threading.RLock()
@@ -69,6 +69,15 @@ class Lease:
             self._unwritten = True
             if new_stage or time.monotonic() - self._written_at >= WRITE_EVERY_S:
                 self._write({})
+        self._raise_if_over()
+
+    def kept(self, step: int) -> None:
+        """What was done up to this step is stored, and whoever takes over goes on from there: the loss of this attempt does not count
+        against ``max_attempts`` then. Written at once."""
+        with self._lock:
+            self._progress["kept"] = step
+            self._unwritten = True
+            self._write({})
         self._raise_if_over()
 
     @contextmanager

@@ -183,7 +183,7 @@ class Job(Base):
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     published_at: Mapped[datetime | None] = mapped_column()
     publish_after: Mapped[datetime] = mapped_column(default=now)  # a retry waits, so that a server that is down has time to come back
-    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {stage, step, total, loss, eta_s, message, preview_key, …}
+    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {stage, step, total, loss, eta_s, message, kept, …}
     metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)  # {seconds: {stage: s}, gpu_seconds, cost, …}
     error: Mapped[dict[str, Any] | None] = mapped_column()  # {type, message, attempts: […]}
     created_at: Mapped[datetime] = mapped_column(default=now)

@@ -28,6 +28,12 @@ class Checkpoint:
     tensors: dict[str, torch.Tensor]
 
 
+def step_of(path: Path) -> int:
+    """Of a checkpoint file."""
+    with safe_open(path, framework="pt", device="cpu") as file:
+        return int(file.metadata()["step"])
+
+
 class CheckpointFolder:
     """``identity`` (seed, recipe, data digest, base) must match, or what lies there belongs to another run and is ignored."""
 

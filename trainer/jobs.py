@@ -26,6 +26,7 @@ from storage.locks import hold_account
 from storage.tables import Account, Adapter, Photo, Subject, Training
 from storage.wiring import Storage
 from trainer.captions import SubjectWords
+from trainer.checkpoints import STATE_FILE, step_of
 from trainer.company import ALONE, Company
 from trainer.curation import Curated, Finding
 from trainer.hosting import HostingWatch
@@ -174,6 +175,8 @@ class CheckpointKeeper:
         try:
             for name in list(self.waiting):
                 self.lease.put(self.order.attempt_prefix(self.lease.fence) + name, self.waiting[name])
+                if name == STATE_FILE:
+                    self.lease.kept(step_of(self.waiting[name]))
                 del self.waiting[name]
         except ServiceDown as error:
             log.warning("checkpoint not stored yet", waiting=list(self.waiting), error=str(error))

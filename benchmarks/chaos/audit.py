@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from io import BytesIO
 from typing import Any
 
+from PIL import Image
 from sqlalchemy import select
 
 from benchmarks.chaos.customers import EMAIL, Asked
 from benchmarks.chaos.faults import Injected
+from benchmarks.chaos.reasons import LONGEST_OVERRUN_S, failures
 from core.words import JobState
 from mail.messages import message_id
-from storage import endings
-from storage.keys import adapter_card, adapter_prefix
+from storage.keys import adapter_card, adapter_sample
 from storage.tables import Adapter, Job, Mail, Photo, Portrait, PortraitImage, Training
 from storage.wiring import Storage
-
-LONGEST_OVERRUN_S = 30.0
-AFTER_S = 120.0  # an attempt may die of a fault so long after it: a lease must end, a hanging request must time out
-KILLS = {"kill_train_worker", "kill_render_worker", "kill_worker_child", "pause_worker", "crash_database", "stop_worker"}
-CAUSES = {  # what an attempt may truthfully say it died of, and the faults that do that
-    endings.WORKER_LOST: KILLS,
-    endings.SERVER_DOWN: {"store_answers_500", "store_hangs", "crash_database"},
-    endings.DISK_FULL: {"fill_disk"},
-}
 
 
 @dataclass
@@ -69,7 +62,9 @@ def audit(
     rows = read_rows(storage)
     stored = {key: hashlib.sha256(storage.objects.get(key)).hexdigest() for key in storage.objects.list("accounts/")}
     verdict = Verdict()
-    checks = (_requests(rows, asked), _trainings(rows, stored), _portraits(rows, stored), _failures(rows, faults))
+    settings = storage.settings
+    reasons = failures(rows.jobs.values(), faults, settings.lease_s, settings.max_attempts)
+    checks = (_requests(rows, asked), _trainings(rows, stored), _adapters(storage, rows), _portraits(rows, stored), reasons)
     verdict.problems = [problem for check in (*checks, _mails(rows, taken), _objects(rows, stored)) for problem in check]
     if overrun_s > LONGEST_OVERRUN_S:
         verdict.problems.append(f"a lease stood {overrun_s:.1f} s past its end")
@@ -105,6 +100,24 @@ def _trainings(rows: Rows, stored: dict[str, str]) -> Iterator[str]:
             yield f"lost: the weights of {adapter.id} are {'missing' if adapter.object_key not in stored else 'not those of its row'}"
 
 
+def _adapters(storage: Storage, rows: Rows) -> Iterator[str]:
+    """The stored card is the row's, and every sample picture that it promises can be opened."""
+    for adapter in rows.adapters:
+        try:
+            if json.loads(storage.objects.get(adapter_card(adapter.account_id, adapter.id))) != adapter.card:
+                yield f"lost: the card of {adapter.id} is not that of its row"
+            if not adapter.card["samples"]:
+                yield f"lost: the card of {adapter.id} promises no sample"
+            for key in _samples(adapter):
+                Image.open(BytesIO(storage.objects.get(key))).load()
+        except (KeyError, OSError, ValueError) as error:
+            yield f"lost: card or samples of {adapter.id}: {type(error).__name__}: {error}"
+
+
+def _samples(adapter: Adapter) -> list[str]:
+    return [adapter_sample(adapter.account_id, adapter.id, sample["file"]) for sample in adapter.card.get("samples", [])]
+
+
 def _portraits(rows: Rows, stored: dict[str, str]) -> Iterator[str]:
     for portrait in rows.portraits.values():
         state, images = rows.jobs[portrait.id].state, [image for image in rows.images if image.portrait_id == portrait.id]
@@ -114,27 +127,6 @@ def _portraits(rows: Rows, stored: dict[str, str]) -> Iterator[str]:
     for image in rows.images:
         if stored.get(image.object_key) != image.sha256:
             yield f"lost: picture {image.object_key} is {'missing' if image.object_key not in stored else 'not that of its row'}"
-
-
-def _failures(rows: Rows, faults: Sequence[Injected]) -> Iterator[str]:
-    """A reason is true if a fault that does such a thing came just before. Errors of our own program are never a reason here."""
-    for job in rows.jobs.values():
-        error = job.error or {}
-        for attempt in error.get("attempts", []):
-            if not _explained(attempt, faults):
-                yield f"untrue reason: attempt {attempt} of {job.target_id} fits no fault"
-        if job.state == JobState.FAILED and not (error.get("type") and error.get("message")):
-            yield f"no reason: {job.target_id} failed silently"
-        if job.state == JobState.FAILED and error.get("type") != "job/gave-up":
-            yield f"untrue reason: {job.target_id} failed with {error}"
-        if job.state == JobState.FAILED and len(error.get("attempts", [])) != 3:
-            yield f"untrue reason: {job.target_id} gave up after {len(error.get('attempts', []))} attempts"
-
-
-def _explained(attempt: dict[str, Any], faults: Sequence[Injected]) -> bool:
-    at = datetime.fromisoformat(attempt["at"]).timestamp()
-    kinds = CAUSES.get(attempt["cause"], set())
-    return any(fault.kind in kinds and fault.began - 1 <= at <= fault.ended + AFTER_S for fault in faults)
 
 
 def _mails(rows: Rows, taken: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -157,8 +149,7 @@ def _objects(rows: Rows, stored: dict[str, str]) -> Iterator[str]:
     named = {key for photo in rows.photos for key in (photo.object_key, photo.thumb_key)}
     named |= {image.object_key for image in rows.images}
     for adapter in rows.adapters:
-        named |= {adapter.object_key, adapter_card(adapter.account_id, adapter.id)}
-        named |= {key for key in stored if key.startswith(adapter_prefix(adapter.account_id, adapter.id)) and key.endswith(".png")}
+        named |= {adapter.object_key, adapter_card(adapter.account_id, adapter.id), *_samples(adapter)}
     yield from (f"left behind: {key}" for key in sorted(set(stored) - named))
     yield from (f"lost: {key} is named by a row and not stored" for key in sorted(named - set(stored)))
 

@@ -222,6 +222,8 @@ def test_a_state_never_overtakes_a_candidate_that_could_not_be_stored(storage: S
     assert run_job(flaky, job.id) == "succeeded"
     names = [name for name in store.stored if name.startswith(("state", "candidate"))]
     assert names == ["candidate-000003.safetensors", "state.safetensors", "candidate-000006.safetensors", "state.safetensors"]
+    with storage.db.reader() as session:
+        assert session.get_one(Job, job.id).progress["kept"] == 6, "so much was left to whoever would have gone on"
 
 
 def test_a_training_for_another_base_model_says_so(storage: Storage, state: TrainerState) -> None:
