@@ -20,7 +20,8 @@ from storage.redis_child import EmbeddedRedis, resolve_broker_url, start_embedde
 __all__ = ["EmbeddedRedis", "celery_app", "publish", "resolve_broker_url", "start_embedded_redis", "waiting"]
 
 VISIBILITY_S = 6 * 3600  # Redis redelivers what is unacknowledged for so long; the second copy finds the job claimed and steps back
-PUBLISH_TIMEOUT_S = 0.5
+PUBLISH_TIMEOUT_S = 0.5  # for each answer of the broker
+HELD_UP_S = 2.0  # by one that stops answering, wherever in the exchange: that answer, and two that would close the connection
 AMQP = ("amqp", "amqps", "pyamqp")
 RABBITMQ_PATIENCE = {"x-consumer-timeout": VISIBILITY_S * 1000}  # else it takes back after half an hour; read since 3.12
 
@@ -33,7 +34,7 @@ def celery_app(settings: Settings, name: str) -> Celery:
 
 
 def publish(settings: Settings, job_kind: JobKind, job_id: str) -> None:
-    """Wake a worker for the job. About a second at most; :class:`core.errors.ServiceDown` if the broker does not take it."""
+    """Wake a worker for the job. :class:`core.errors.ServiceDown`, within ``HELD_UP_S``, if the broker does not take it."""
     send(settings, queues.MESSAGE_OF[job_kind], job_id)
 
 

@@ -22,7 +22,8 @@ AT_ONCE = 100
 
 
 def publish_new(storage: Storage, job: Job) -> bool:
-    """Tell the workers, after the commit. Takes a second at most; if the broker is down the scheduler publishes later. True if told."""
+    """Tell the workers, after the commit. A broker that answers nothing costs two seconds at most (:data:`storage.broker.HELD_UP_S`); the
+    scheduler publishes later then. True if told."""
     try:
         broker.publish(storage.settings, JobKind(job.kind), job.id)
         with storage.db.session() as session:
@@ -35,12 +36,13 @@ def publish_new(storage: Storage, job: Job) -> bool:
 
 
 def publish_waiting(storage: Storage) -> int:
-    """What no worker was told of, and what it was told of in vain. Stops at the first that the broker refuses."""
+    """What no worker was told of, and what it was told of in vain. Stops at the first that the broker refuses, and asks it nothing more."""
     count = 0
-    for job in [*unpublished(storage.db), *forgotten(storage)]:
-        if not publish_new(storage, job):
-            break
-        count += 1
+    for find in (lambda: unpublished(storage.db), lambda: forgotten(storage)):
+        for job in find():
+            if not publish_new(storage, job):
+                return count
+            count += 1
     return count
 
 
@@ -58,17 +60,17 @@ def forgotten(storage: Storage, limit: int = AT_ONCE) -> list[Job]:
     So a broker that lost its data is made up for within a minute, and a long queue never gets a second message a job.
     """
     with storage.db.reader() as session:
-        return [job for kind in JobKind for job in _forgotten_of(storage, session, kind, limit)]
+        try:
+            return [job for kind in JobKind for job in _forgotten_of(storage, session, kind, limit)]
+        except ServiceDown:  # the broker does not say; then nothing could be published either
+            return []
 
 
 def _forgotten_of(storage: Storage, session: Session, kind: JobKind, limit: int) -> list[Job]:
     patient_until = now() - PATIENCE
     if not _waiting_since(session, kind, patient_until, 1):
         return []
-    try:
-        empty = broker.waiting(storage.settings, kind) == 0
-    except ServiceDown:  # then nothing could be published either
-        return []
+    empty = broker.waiting(storage.settings, kind) == 0
     overtaken_by = session.scalar(select(func.max(Job.published_at)).where(Job.state == JobState.PROCESSING, Job.kind == kind))
     if empty:
         return _waiting_since(session, kind, patient_until, limit)
