@@ -113,8 +113,8 @@ def running_service(var: Path) -> Iterator[tuple[str, Path]]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LIKENESS_")}
     environment = kept | {"LIKENESS_VAR_DIR": str(var), "LIKENESS_PUBLIC_URL": url}
     with (var / "up.log").open("wb") as log:
-        command = [sys.executable, "-m", "likeness.cli", "up", "--port", str(port)]
-        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        command = [sys.executable, "-m", "likeness.cli", "up", "--port", str(port), "--while-input-lasts"]
+        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
     stopped = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         _wait_until_ready(url, process, var)
@@ -246,10 +246,11 @@ def send(client: httpx.Client, path: Path, place: dict[str, Any]) -> None:
 
 
 def watch(client: httpx.Client, address: str, name: str) -> dict[str, Any]:
-    """Polls a job to its end with a bar for each stage."""
+    """Polls a job to its end with a bar for each stage; where nobody sees bars move, a line for each tenth."""
     deadline = time.monotonic() + JOB_WITHIN_S
     columns = (TextColumn("  {task.description:8}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bars:
+    told = ""
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         line, stage = bars.add_task("waiting", total=None, note=""), "waiting"
         while time.monotonic() < deadline:
             job = check(client.get(address))
@@ -260,6 +261,7 @@ def watch(client: httpx.Client, address: str, name: str) -> dict[str, Any]:
                 line = bars.add_task(stage, total=None, note="")
             if progress.get("total"):
                 bars.update(line, total=progress["total"], completed=progress.get("step", 0), note=_note(progress))
+            told = told if console.is_terminal else _tell(progress, told)
             if job["status"] in ("succeeded", "failed", "canceled"):
                 bars.update(line, total=1, completed=1)
                 break
@@ -267,6 +269,15 @@ def watch(client: httpx.Client, address: str, name: str) -> dict[str, Any]:
     if job["status"] != "succeeded":
         sys.exit(f"the {name} ended as {job['status']}: {job['error']}")
     return job
+
+
+def _tell(progress: dict[str, Any], told: str) -> str:
+    """Prints how far a stage is if it is a tenth further than what was told last; returns what is told now."""
+    tenth = 10 * progress.get("step", 0) // progress["total"] if progress.get("total") else 0
+    now = f"{progress.get('stage', 'waiting')} {tenth}"
+    if now != told:
+        console.print(f"  {progress.get('stage', 'waiting'):8} {_note(progress) if progress.get('total') else ''}".rstrip())
+    return now
 
 
 def _note(progress: dict[str, Any]) -> str:

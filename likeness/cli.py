@@ -34,11 +34,15 @@ def main() -> None:
 
 @app.command()
 @plainly
-def up(host: Host = None, port: Port = None) -> None:
+def up(
+    host: Host = None,
+    port: Port = None,
+    while_input_lasts: Annotated[bool, typer.Option(help="Stop when standard input ends: with the program that started this.")] = False,
+) -> None:
     """Start the whole service on this machine: broker, API and pages, scheduler and workers."""
     from likeness.up import run_up
 
-    run_up(settings_with(host=host, port=port))
+    run_up(settings_with(host=host, port=port), while_input_lasts=while_input_lasts)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from email import message_from_bytes, policy
 from pathlib import Path
+from threading import Thread
 from urllib.parse import unquote, urlsplit
 
 from rich.console import Console
@@ -25,14 +26,19 @@ READY_WITHIN_S = 90.0
 LINK = re.compile(r"https?://\S+")
 
 
-def run_up(settings: Settings) -> None:
-    """Blocks until interrupted. The broker (if embedded), API, scheduler, train worker and render worker."""
+def run_up(settings: Settings, *, while_input_lasts: bool = False) -> None:
+    """Blocks until interrupted. The broker (if embedded), API, scheduler, train worker and render worker.
+
+    ``while_input_lasts``: also ends when standard input does, as it does when the program that holds its other end dies, however that dies.
+    """
     console = Console(highlight=False)
     check_port(settings)
     settings.var_dir.mkdir(parents=True, exist_ok=True)
     upgrade(settings.database)
     broker = start_embedded_redis(settings) if settings.broker_url == "embedded" else None
     stopping = _until_signal()
+    if while_input_lasts:
+        Thread(target=_until_input_ends, args=(stopping,), daemon=True).start()
     try:
         with Supervisor(console.print, settings.shutdown_within_s + 5) as group:
             for name, arguments in parts(settings):
@@ -80,6 +86,12 @@ def _until_signal() -> list[int]:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda n, _: caught.append(n))
     return caught
+
+
+def _until_input_ends(stopping: list[int]) -> None:
+    while sys.stdin.buffer.read(1):
+        continue
+    stopping.append(0)
 
 
 def _greet(console: Console, settings: Settings) -> None:
