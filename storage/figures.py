@@ -74,11 +74,13 @@ def _webhooks(session: Session) -> list[Figure]:
 
 def _backlog(session: Session, name: str, called: str, table: Any, ended: Any) -> list[Figure]:
     waits = (ended.is_(None), table.failed_at.is_(None))
-    count, oldest = session.execute(select(func.count(), func.min(table.created_at)).where(*waits)).one()
+    facts = select(func.count(), func.min(table.created_at), func.min(table.next_attempt_at))
+    count, oldest, due = session.execute(facts.where(*waits)).one()
     failed = session.scalar(select(func.count()).select_from(table).where(table.failed_at.is_not(None)))
     return [
         Figure(f"{name}_waiting", f"{called} that wait to go out.", "gauge", [({}, count)]),
         Figure(f"{name}_age_seconds", f"{called}: age of the oldest that waits.", "gauge", [({}, _age_s(oldest))]),
+        Figure(f"{name}_overdue_seconds", f"{called}: how long an attempt is overdue, as when nobody sends.", "gauge", [({}, _age_s(due))]),
         Figure(f"{name}_failed", f"{called} that were given up and are still on record.", "gauge", [({}, failed or 0)]),
     ]
 

@@ -123,6 +123,17 @@ def test_leases_that_nobody_took_back_and_mails_that_wait_are_seen(storage: Stor
     assert (value(storage, "mails_age_seconds") or 0) >= 60
 
 
+def test_a_mail_that_backs_off_ages_and_one_that_nobody_sends_is_overdue(storage: Storage) -> None:
+    with storage.db.session() as session:
+        mail = Mail(id="m1", to="a@b.c", template="sign_in", dedupe_key="1", created_at=now() - timedelta(hours=5))
+        mail.next_attempt_at = now() + timedelta(minutes=30)
+        session.add(mail)
+    assert (value(storage, "mails_age_seconds") or 0) > 3600 and value(storage, "mails_overdue_seconds") == 0
+    with storage.db.session() as session:
+        session.get_one(Mail, "m1").next_attempt_at = now() - timedelta(minutes=20)
+    assert 1200 <= (value(storage, "mails_overdue_seconds") or 0) < 1300
+
+
 def test_the_workers_own_reports_arrive(storage: Storage, world: World, post: FakePost) -> None:
     """Through the real way: a job that runs, fails, and is counted by the scheduler's round."""
     account = world.account()
