@@ -37,6 +37,7 @@ _REPLACEMENTS = (
     (re.compile(r"\blk_[A-Za-z0-9_-]{8,}"), "lk_[hidden]"),
 )
 _PAST_US = ("TRANSFORMERS", "DIFFUSERS")  # once imported they write by themselves, and their warnings quote prompts
+_SILENT = ("bitsandbytes",)  # warns at every import that it could be faster on a CPU, which we do not multiply with it
 _QUIET = ("httpx", "httpx2", "httpcore", "httpcore2", "botocore", "boto3", "s3transfer", "urllib3", "PIL", "alembic")
 
 
@@ -50,6 +51,8 @@ def set_up_logs(level: str = "INFO", as_json: bool = False) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.ERROR)
     for library in _PAST_US:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     sys.excepthook, threading.excepthook = _program_died, _thread_died

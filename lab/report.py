@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from lab.evaluate import Evaluation
+if TYPE_CHECKING:  # who only draws a sheet need not wait for torch
+    from lab.evaluate import Evaluation
 
 PAPER, INK, SOFT = "#ffffff", "#1c1917", "#78716c"
 GAP, MARGIN, LABELS = 10, 28, 116  # pixels
