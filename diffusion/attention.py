@@ -13,15 +13,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import (
+    SDPBackend,
+    activate_flash_attention_impl,
+    list_flash_attention_impls,
+    restore_flash_attention_impl,
+    sdpa_kernel,
+)
 from torch.nn.functional import scaled_dot_product_attention
 
 from core.errors import UserError
 from core.logs import get_logger
-from diffusion.attention_hopper import stop_cudnn_forward, use_cudnn_forward
+from diffusion.attention_hopper import use_cudnn_forward
 from diffusion.devices import training_attention
 
-__all__ = ["check_gradients", "prepare_training_attention", "rendering_attention", "training_attention", "use_flash3"]
+__all__ = ["check_gradients", "prepare_training_attention", "rendering_attention", "training_attention"]
 
 log = get_logger("diffusion")
 
@@ -41,38 +47,50 @@ def rendering_attention(device: torch.device) -> Iterator[None]:
         yield
 
 
-def use_flash3() -> bool:
-    """FlashAttention 3 for forward and backward, if its package and a torch that can take it are there. True if it is in use."""
-    registry: Any = torch.nn.attention
-    if importlib.util.find_spec("flash_attn_interface") is None or not hasattr(registry, "activate_flash_attention_impl"):
-        return False
-    try:
-        registry.activate_flash_attention_impl("FA3")
-    except (ImportError, RuntimeError, ValueError) as error:
-        log.warning("FlashAttention 3 cannot be used", reason=str(error))
-        return False
-    return True
-
-
 def prepare_training_attention(device: torch.device, dtype: torch.dtype, *, heads: int, head_dim: int) -> str:
     """Chooses for this process the fastest attention whose gradients are right here, and says which. Call it before training is traced.
 
-    :class:`core.errors.UserError` if even torch's own flash attention gives wrong ones.
+    FlashAttention 4 or 3 if its package is installed, on Hopper cuDNN's forward pass before flash's backward pass, else torch's flash.
+    :class:`core.errors.UserError` if even that one gives wrong gradients.
     """
     shape: dict[str, Any] = {"heads": heads, "head_dim": head_dim, "tokens": CHECKED_TOKENS}
     with training_attention(device):
-        if use_flash3():
-            check_gradients(device, dtype, **shape)
-            return "flash 3"
-        if use_cudnn_forward(device):
+        for name, use in WAYS.items():
             try:
-                check_gradients(device, dtype, **shape)
-                return "cuDNN forward, flash backward"
-            except UserError as error:
-                stop_cudnn_forward()
-                log.warning("cuDNN's forward pass does not go with flash's backward pass here", reason=error.detail)
+                if use(device):
+                    check_gradients(device, dtype, **shape)
+                    return name
+            except (UserError, ImportError, RuntimeError, ValueError) as error:
+                restore_flash_attention_impl(_raise_warn=False)
+                log.warning("attention left out", kernels=name, reason=getattr(error, "detail", "") or str(error))
         check_gradients(device, dtype, **shape)
         return "flash" if device.type == "cuda" else "torch's own"
+
+
+def _use_package(package: str, implementation: str) -> Callable[[torch.device], bool]:
+    """A FlashAttention that torch can put in the place of its own, forward and backward. True if it is there and in use now."""
+
+    def use(device: torch.device) -> bool:
+        if device.type != "cuda" or not _is_installed(package) or implementation not in list_flash_attention_impls():
+            return False
+        activate_flash_attention_impl(implementation)
+        return True
+
+    return use
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # of the package above it
+        return False
+
+
+WAYS: dict[str, Callable[[torch.device], bool]] = {  # fastest first
+    "FlashAttention 4": _use_package("flash_attn.cute", "FA4"),
+    "FlashAttention 3": _use_package("flash_attn_interface", "FA3"),
+    "cuDNN forward, flash backward": use_cudnn_forward,
+}
 
 
 def check_gradients(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.attention import activate_flash_attention_impl, register_flash_attention_impl, restore_flash_attention_impl
+from torch.nn.attention import activate_flash_attention_impl, register_flash_attention_impl
 
 NAME = "likeness: cuDNN forward, flash backward"
 FLASH = "aten::_scaled_dot_product_flash_attention"
@@ -26,11 +26,6 @@ def use_cudnn_forward(device: torch.device) -> bool:
     register_flash_attention_impl(NAME, register_fn=_install)
     activate_flash_attention_impl(NAME)
     return True
-
-
-def stop_cudnn_forward() -> None:
-    """Flash's own forward pass again."""
-    restore_flash_attention_impl(_raise_warn=False)
 
 
 @dataclass

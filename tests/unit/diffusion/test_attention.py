@@ -47,11 +47,6 @@ def test_the_check_works_where_gradients_are_off() -> None:
         assert attention.check_gradients(CPU, torch.float32, **SHAPE) < 1e-5
 
 
-def test_flash3_is_only_used_if_it_is_there() -> None:
-    if not torch.cuda.is_available():
-        assert attention.use_flash3() is False
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_training_attention_is_sound_at_flux_shapes() -> None:

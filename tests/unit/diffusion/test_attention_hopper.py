@@ -1,10 +1,11 @@
 import pytest
 import torch
+from torch.nn.attention import restore_flash_attention_impl
 from torch.nn.functional import scaled_dot_product_attention
 
 from core.errors import UserError
 from diffusion import attention
-from diffusion.attention_hopper import as_flash, stop_cudnn_forward, use_cudnn_forward
+from diffusion.attention_hopper import as_flash, use_cudnn_forward
 
 CPU = torch.device("cpu")
 SHAPE = {"heads": 2, "head_dim": 16}
@@ -26,20 +27,26 @@ def test_the_processor_has_one_sound_attention() -> None:
     assert attention.prepare_training_attention(CPU, torch.float32, **SHAPE) == "torch's own"
 
 
-def test_a_forward_pass_that_spoils_gradients_is_taken_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = []
+@pytest.mark.parametrize(
+    "error", [UserError("attention/broken", "Attention gives wrong gradients", "made up"), RuntimeError("no such chip")]
+)
+def test_kernels_that_spoil_gradients_or_fail_are_taken_out_and_the_next_are_tried(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    active: list[str] = []
     true_check = attention.check_gradients
 
     def check(*args: object, **shape: object) -> float:
-        if installed:
-            raise UserError("attention/broken", "Attention gives wrong gradients on this GPU", "made up")
+        if active == ["broken"]:
+            raise error
         return true_check(*args, **shape)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(attention, "use_cudnn_forward", lambda device: installed.append(device) or True)
-    monkeypatch.setattr(attention, "stop_cudnn_forward", installed.clear)
+    ways = {"absent": lambda device: False, "broken": lambda device: not active.append("broken"), "good": lambda device: True}
+    monkeypatch.setattr(attention, "WAYS", ways)
+    monkeypatch.setattr(attention, "restore_flash_attention_impl", lambda **how: active.clear())
     monkeypatch.setattr(attention, "check_gradients", check)
-    assert attention.prepare_training_attention(CPU, torch.float32, **SHAPE) == "torch's own"
-    assert not installed
+    assert attention.prepare_training_attention(CPU, torch.float32, **SHAPE) == "good"
+    assert not active
 
 
 @pytest.mark.gpu
@@ -62,5 +69,5 @@ def test_both_kernels_together_give_flash_gradients(compiled: bool) -> None:
     try:
         mixed = gradients()
     finally:
-        stop_cudnn_forward()
+        restore_flash_attention_impl()
     assert all((a.float() - b.float()).norm() / b.float().norm() < 0.01 for a, b in zip(mixed, plain, strict=True))
