@@ -74,10 +74,12 @@ def _reference(engine: Engine, request: RenderRequest, seed: Seed, tick: Tick) -
 
 def _two_pass(engine: Engine, request: RenderRequest, seed: Seed, tick: Tick) -> torch.Tensor:
     """The style adapter far above its trained scale, then most of the way again without it: style stays, broken anatomy is mended.
-    The identity adapter, if there is one, works in both passes at its own scale."""
+    The identity adapter, if there is one, works in both passes at its own scale. A style that the base does not know by its words would go
+    in the second pass: ``second_pass_scale`` keeps the adapter there."""
     scale, strength = _two_pass_options(request)
+    kept = request.option("second_pass_scale", 0, 0, 2) or None
     first = engine.denoise("text_to_image", request, seed, tick, style_scale=scale)
-    return engine.denoise("image_to_image", request, seed, tick, style_scale=None, image=first, strength=strength)
+    return engine.denoise("image_to_image", request, seed, tick, style_scale=kept, image=first, strength=strength)
 
 
 def _two_pass_steps(request: RenderRequest) -> int:

@@ -71,7 +71,7 @@ def test_a_mode_that_needs_a_style_adapter_says_so(engine, mode):
         engine.render(request(mode))
 
 
-@pytest.mark.parametrize(("name", "value"), [("strength", 0), ("first_pass_scale", 2.1), ("strength", "much")])
+@pytest.mark.parametrize(("name", "value"), [("strength", 0), ("first_pass_scale", 2.1), ("second_pass_scale", -1), ("strength", "much")])
 def test_two_pass_options_out_of_range_are_named(engine, name, value):
     with pytest.raises(UserError) as refused:
         engine.render(request(Mode.TWO_PASS, style_adapter="blueprint", options={name: value}))
@@ -123,6 +123,17 @@ def test_two_passes_use_the_style_in_the_first_only_and_the_subject_in_both(engi
     # at full strength nothing of the first pass is left, so what differs is what the second pass wears
     assert np.array_equal(pixels(engine.render(full, subject, style=style)), pixels(engine.render(full, subject)))
     assert not np.array_equal(pixels(engine.render(full, subject)), pixels(engine.render(full)))
+
+
+def test_a_style_that_the_base_does_not_know_can_be_kept_in_the_second_pass(engine, make_adapter):
+    style = make_adapter(2)
+
+    def drawn(**options):
+        return pixels(engine.render(styled(Mode.TWO_PASS, options={"strength": 1.0, **options}), style=style))  # the second pass alone
+
+    assert np.array_equal(drawn(second_pass_scale=0), drawn())
+    assert not np.array_equal(drawn(second_pass_scale=0.7), drawn())
+    assert np.array_equal(drawn(second_pass_scale=0.7, first_pass_scale=0.1), drawn(second_pass_scale=0.7, first_pass_scale=2.0))
 
 
 @pytest.fixture
