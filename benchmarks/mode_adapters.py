@@ -1,4 +1,4 @@
-"""Every mode with the subject's own adapter and without it; and whether a pose of the bank is followed."""
+"""Every mode with the subject's own adapter and without it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from benchmarks.mode_judges import Judges, Subject, Trial, mean_with
-from core.poses import pose_bank
 from core.words import Mode
 from inference.engine import Engine
 from inference.requests import RenderRequest
@@ -26,6 +25,7 @@ from trainer.recipe import Recipe
 
 TRIGGER = "zokzex"
 PLACE = "head and shoulders, seen from the front, in a park with trees, in soft daylight"
+STYLE_OPTIONS = {Mode.STACKED: {"style_scale": 0.8}, Mode.TWO_PASS: {"first_pass_scale": 1.5, "second_pass_scale": 0.8}}  # as shipped
 BLUEPRINT_PLACE = "head and shoulders, seen from the front, against a plain blue backdrop, in soft daylight"
 
 
@@ -87,36 +87,6 @@ def _mode_pictures(
         mode=mode,
         reference=subject.photo if mode == Mode.REFERENCE else None,
         style_adapter="blueprint" if styled else "",
-        options={"style_scale": 0.8} if mode == Mode.STACKED else {"first_pass_scale": 1.5} if mode == Mode.TWO_PASS else {},
+        options=STYLE_OPTIONS.get(mode, {}),
     )
     return engine.render(request, adapter, style=style if styled else None)
-
-
-def pose_trial(engine: Engine, judges: Judges, seeds: int) -> Trial:
-    """Prompts that say nothing of a pose; is the pose of the bank followed? Beside it the same prompts without a ControlNet."""
-    bank = {name: pose for name, pose in pose_bank().items() if pose.framing == "portrait"}
-    cells = [(kind, name, seed) for kind in world.KINDS for name in bank for seed in range(seeds)]
-    kinds, groups = [kind for kind, _, _ in cells], [f"{kind} {name}" for kind, name, _ in cells]
-    asked = [name.removeprefix("portrait-").replace("-", " ") for _, name, _ in cells]
-    trial = Trial()
-    for way, mode in (("with the ControlNet", Mode.POSE), ("without", Mode.TEXT_TO_IMAGE)):
-        prompts = [f"a photo of a {kind}, in a park with trees, in soft daylight" for kind in kinds]
-        images = [
-            engine.render(RenderRequest(prompt, 300 + seed, mode=mode, options={"pose": name} if mode == Mode.POSE else {}))[0]
-            for prompt, (_, name, seed) in zip(prompts, cells, strict=True)
-        ]
-        followed, told = judges.pose(images, kinds, asked), judges.fidelity(images, prompts)
-        trial.figures[way] = {"pose followed": mean_with(followed, groups), "prompt fidelity": mean_with(told, groups)}
-        trial.pictures[way] = images[: len(bank) * seeds : seeds]
-        print(f"  {way}: {trial.figures[way]}", flush=True)
-    drawn = [world.Scene(pose=pose, background="park", jitter=n) for n, pose in enumerate(asked)]
-    factors = {
-        kind: world.identity_factors(kind, torch.arange(world.UNSEEN_SEED_START, world.UNSEEN_SEED_START + len(cells)))
-        for kind in world.KINDS
-    }
-    pictures = [
-        to_pictures(world.render(kind, factors[kind][n : n + 1], [scene]))[0]
-        for n, (kind, scene) in enumerate(zip(kinds, drawn, strict=True))
-    ]
-    trial.figures["drawn by the world"] = {"pose followed": mean_with(judges.pose(pictures, kinds, asked), groups)}
-    return trial

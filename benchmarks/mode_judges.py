@@ -1,4 +1,4 @@
-"""What pictures of the drawn world are judged by: style, form, pose, likeness, leakage. The world draws each judge's anchors itself."""
+"""What pictures of the drawn world are judged by: style, form, likeness, leakage. The world draws each judge's anchors itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from metrics.stats import bootstrap_interval
 from miniature import world
 from miniature.teach import style as blueprints
 from miniature.teach.accept import to_pictures
-from miniature.world.captions import POSE_WORDS
 from trainer.bench import Bench
 
 ANCHORS = 48  # drawn pictures that a judge compares with
@@ -78,15 +77,6 @@ class Judges:
 
     def fidelity(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[float]:
         return self.bench.text_image.similarity(images, prompts).tolist()
-
-    def pose(self, images: Sequence[Image.Image], kinds: Sequence[str], poses: Sequence[str]) -> list[float]:
-        """1 where CLIP, asked which of the world's seven poses it sees, names the one that was asked for (chance 0.14)."""
-        found = []
-        for image, kind, pose in zip(images, kinds, poses, strict=True):
-            texts = self.bench.text_image.embed_texts([f"a photo of a {kind}, {POSE_WORDS[name][0]}" for name in world.POSES])
-            best = (self.bench.text_image.embed_images([image]) @ texts.T).argmax().item()
-            found.append(float(world.POSES[int(best)] == pose))
-        return found
 
     def near(self, images: Sequence[Image.Image], subject: Subject) -> list[float]:
         return likeness(self.bench.identity.embed(images), subject.reals).tolist()

@@ -15,7 +15,8 @@ from miniature import world
 
 
 def two_pass_trial(engine: Engine, judges: Judges, style: LoadedAdapter, seeds: int, captions_each: int) -> Trial:
-    """The captions that the adapter was fitted on, where recall shows, and as many fresh ones."""
+    """The captions that the adapter was fitted on, where recall shows, and as many fresh ones. The base knows no blueprints by their name,
+    so two passes are tried both as published and with the adapter, at a lower scale, in the second too."""
     captions = [*judges.learned_captions[:captions_each], *judges.fresh_captions[:captions_each]]
     kinds = [world.KINDS[n % len(world.KINDS)] for n in range(len(captions))]
     orders = [(caption, kind, seed) for caption, kind in zip(captions, kinds, strict=True) for seed in range(seeds)]
@@ -24,6 +25,7 @@ def two_pass_trial(engine: Engine, judges: Judges, style: LoadedAdapter, seeds: 
         "one pass at 1": (style, Mode.STACKED, {"style_scale": 1.0}),
         "one pass at 2": (style, Mode.STACKED, {"style_scale": 2.0}),
         "two_pass, 2 then 0.9": (style, Mode.TWO_PASS, {}),
+        "two_pass, with it at 0.8": (style, Mode.TWO_PASS, {"second_pass_scale": 0.8}),
     }
     trial, measured = Trial(), {}
     groups, asked_kinds = [caption for caption, _, _ in orders], [kind for _, kind, _ in orders]
@@ -38,8 +40,12 @@ def two_pass_trial(engine: Engine, judges: Judges, style: LoadedAdapter, seeds: 
         print(f"  {name}: {trial.figures[name]}", flush=True)
     real = _style_measures(judges, judges.drawn, judges.kinds)
     trial.figures["drawn blueprints"] = {what: mean_with(values, judges.fresh_captions) for what, values in real.items()}
-    two, ones = measured["two_pass, 2 then 0.9"], ("base, no adapter", "one pass at 1", "one pass at 2")
-    trial.differences = {f"two_pass − {one}": {what: difference(two[what], measured[one][what], groups) for what in two} for one in ones}
+    twos, ones = [name for name in ways if name.startswith("two_pass")], [name for name in ways if not name.startswith("two_pass")]
+    trial.differences = {
+        f"{two} − {one}": {what: difference(measured[two][what], measured[one][what], groups) for what in measured[two]}
+        for two in twos
+        for one in ones
+    }
     return trial
 
 

@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.mode_adapters import modes_trial, pose_trial
+from benchmarks.mode_adapters import modes_trial
 from benchmarks.mode_judges import Judges, Subject, Trial, draw_subjects
+from benchmarks.mode_poses import pose_trial
 from benchmarks.mode_reference import STYLES, reference_trial
 from benchmarks.mode_style import two_pass_trial
 from core.settings import Settings
@@ -85,7 +86,7 @@ def sheet(part: str, trial: Trial, subjects: Sequence[Subject]) -> Any:
         photos, names = [subjects[0].photo, subjects[-1].photo], [*STYLES, *STYLES]
     else:
         photos, names = [subject.photo for subject in subjects[:8]], [""] * columns
-    rows = [Row(name, _note(trial.figures[name]), images) for name, images in trial.pictures.items()]
+    rows = [Row(name, _note(trial.figures.get(name, {})), images) for name, images in trial.pictures.items()]
     return contact_sheet(f"{part}: ways of rendering (AI-made, by the miniature)", photos, names[:columns], rows, side=144)
 
 
