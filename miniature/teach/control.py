@@ -33,6 +33,7 @@ SHAKE = 0.008  # of the picture's side: points are never exact, so that proporti
 SILENT = 0.5  # share of the captions that leave out pose and framing
 MAX_GUIDANCE = 4.0
 NOISE_MU = 1.0  # a pose is decided at high noise
+RENDER_SCALE, RENDER_UNTIL = 1.75, 0.8  # at scale 1 guidance draws the head back to where the base would put it: see docs/log.md
 
 
 @dataclass
@@ -155,7 +156,8 @@ def write(folder: Path, average: Average, control: FluxControlNetModel) -> None:
     fresh = FluxControlNetModel.from_config(dict(control.config))
     average.copy_to(fresh.parameters())
     fresh.to(torch.bfloat16).save_pretrained(folder, safe_serialization=True)
-    facts = {"title": "Poses of the drawn world", "licence": "Apache-2.0", "kinds": list(world.KINDS), "scale": 1.0, "until": 0.8}
+    facts: dict = {"title": "Poses of the drawn world", "licence": "Apache-2.0", "kinds": list(world.KINDS)}
+    facts |= {"scale": RENDER_SCALE, "until": RENDER_UNTIL}
     (folder / "likeness.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
