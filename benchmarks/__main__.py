@@ -6,7 +6,7 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import gradients, jobs, likeness
+from benchmarks import gradients, jobs, likeness, modes
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -14,6 +14,8 @@ RESULTS = Path(__file__).with_name("results")
 def main() -> None:
     stamp = f"{datetime.now(UTC):%Y-%m-%d}-{platform.machine()}"
     likeness.main(["--subjects", "5", "--seeds", "3", "--json", str(RESULTS / f"likeness-{stamp}.json"), "--sheets", "var/likeness"])
+    small = ["--subjects", "1", "--trained", "1", "--seeds", "1", "--captions", "8"]  # the whole run takes a GPU
+    modes.main([*small, "--json", str(RESULTS / f"modes-{stamp}.json"), "--sheets", "var/modes"])
     gradients.main(["--json", str(RESULTS / f"gradients-{stamp}.json")])
     jobs.main(["--json", str(RESULTS / f"jobs-{stamp}.json")])
 
