@@ -26,7 +26,7 @@ from miniature.world.keypoints import NAMES, keypoints
 SIDE = 96  # pixels that the network sees
 TAUGHT, STEPS, BATCH, PEAK = 2400, 1200, 48, 2e-3  # drawn pictures, and how they are gone through
 TURN, STRETCH, SLIDE = 0.1, 0.15, 0.06  # radians, share, share of the side: how far lessons are moved by lot
-ACCEPTED = 0.025  # mean distance to the truth on unseen identities, as a share of the side; two poses of a framing are 0.04–0.13 apart
+ACCEPTED = 0.025  # mean distance to the truth on unseen identities, as a share of the side
 TRIED = 24  # unseen pictures of each kind
 FIRST_UNSEEN = world.UNSEEN_SEED_START + 120_000
 

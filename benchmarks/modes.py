@@ -80,12 +80,12 @@ def _shipped_style(settings: Settings) -> Path:
 
 
 def sheet(part: str, trial: Trial, subjects: Sequence[Subject]) -> Any:
-    """Rows are ways of rendering; the photos on top are the subjects'."""
+    """Rows are ways of rendering; the photos on top are the subjects', where subjects are drawn."""
     columns = len(next(iter(trial.pictures.values())))
     if part == "reference":
         photos, names = [subjects[0].photo, subjects[-1].photo], [*STYLES, *STYLES]
     else:
-        photos, names = [subject.photo for subject in subjects[:8]], [""] * columns
+        photos, names = [subject.photo for subject in subjects[:8]] if part == "modes" else [], [""] * columns
     rows = [Row(name, _note(trial.figures.get(name, {})), images) for name, images in trial.pictures.items()]
     return contact_sheet(f"{part}: ways of rendering (AI-made, by the miniature)", photos, names[:columns], rows, side=144)
 

@@ -25,12 +25,12 @@ class Row:
 
 
 def contact_sheet(title: str, photos: Sequence[Image.Image], styles: Sequence[str], rows: Sequence[Row], side: int = 224) -> Image.Image:
-    """Photos on top, styles as columns, one row for each adapter or none. Pictures are ``side`` pixels wide."""
+    """Photos, if any, on top, styles as columns, one row for each adapter or none. Pictures are ``side`` pixels wide."""
     assert all(len(row.images) == len(styles) for row in rows), "a row needs one picture a style"
     left = MARGIN + LABELS
     width = left + len(styles) * (side + GAP) - GAP + MARGIN
     photo_side = _photo_side(len(photos), width - 2 * MARGIN, side)
-    top = MARGIN + 52 + photo_side + 30
+    top = MARGIN + 52 + (photo_side + 30 if photos else 0)
     sheet = Image.new("RGB", (width, top + 34 + len(rows) * (side + GAP) - GAP + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN), title, INK, _font(26))
@@ -110,8 +110,10 @@ def _line(sheet: Image.Image, images: Sequence[Image.Image], x: int, y: int, sid
 
 
 def _label(draw: ImageDraw.ImageDraw, row: Row, y: int, room: int) -> None:
-    draw.text((MARGIN, y), row.name, INK, _font(16))
-    draw.multiline_text((MARGIN, y + 22), "\n".join(_wrapped(row.note, room, 13)), SOFT, _font(13), spacing=3)
+    name = _wrapped(row.name, room, 16)
+    y -= 10 * (len(name) - 1)
+    draw.multiline_text((MARGIN, y), "\n".join(name), INK, _font(16), spacing=4)
+    draw.multiline_text((MARGIN, y + 2 + 20 * len(name)), "\n".join(_wrapped(row.note, room, 13)), SOFT, _font(13), spacing=3)
 
 
 def _wrapped(text: str, room: int, size: int) -> list[str]:
