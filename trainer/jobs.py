@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,13 +30,13 @@ from trainer.hosting import HostingWatch
 from trainer.photos import TrainingPhoto
 from trainer.pipeline import CARD_FILE, Run, TrainedAdapter, train
 from trainer.recipe import Recipe
+from trainer.scratch import scratch
 
 if TYPE_CHECKING:
     from trainer.worker import TrainerState
 
 log = get_logger("trainer")
 
-SCRATCH_KEPT_S = 24 * 3600.0  # longer than any attempt goes without writing a checkpoint
 OTHER_BASE = "This training was asked for on {asked}; the service trains on {here} now. Please start it again."
 
 
@@ -66,7 +63,7 @@ def run_training(state: TrainerState, lease: Lease, company: Company | None = No
     """
     storage = state.storage
     order = read_order(storage, lease)
-    with scratch(storage.settings, order.training.id, lease.fence) as folder:
+    with scratch(storage.settings.caches / "trainings", f"{order.training.id}-{lease.fence}") as folder:
         fetch_checkpoints(storage, order, folder)
         keeper = CheckpointKeeper(lease, order)
         bench = state.bench()
@@ -123,31 +120,6 @@ def fetch_photos(storage: Storage, order: Order) -> list[TrainingPhoto]:
 
 def _decode(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGB")
-
-
-@contextmanager
-def scratch(settings: Settings, training_id: str, fence: int) -> Iterator[Path]:
-    """A folder of this attempt on the worker's disk; gone afterwards, whatever happened: what lasts is in the object store.
-
-    Of this attempt alone: a worker that wakes up late clears its own away, and not that of the one that took over on the same machine.
-    """
-    home = settings.caches / "trainings"
-    _forget_killed(home)
-    folder = home / f"{training_id}-{fence}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _forget_killed(home: Path) -> None:
-    """What workers that were killed left here."""
-    for folder in home.glob("*"):
-        with suppress(FileNotFoundError):
-            if time.time() - folder.stat().st_mtime > SCRATCH_KEPT_S:
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def fetch_checkpoints(storage: Storage, order: Order, folder: Path) -> None:

@@ -2,11 +2,8 @@
 
 import hashlib
 import io
-import os
-import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +22,7 @@ from tests.tiny import build_tiny_flux
 from tests.tiny_encoders import build_tiny_clip, build_tiny_dino
 from tests.unit.trainer.conftest import stripes
 from trainer.bench import Bench
-from trainer.jobs import run_training, scratch
+from trainer.jobs import run_training
 from trainer.worker import TrainerState, create_app, run_job
 
 
@@ -108,28 +105,6 @@ def test_checkpoints_and_scratch_are_gone_afterwards(storage: Storage, state: Tr
     run_job(state, job.id)
     assert list(storage.objects.list(keys.training_prefix(training.account_id, training.subject_id, training.id))) == []
     assert list((storage.settings.caches / "trainings").iterdir()) == []
-
-
-def test_a_late_worker_clears_away_its_own_scratch_and_not_its_successors(storage: Storage) -> None:
-    with scratch(storage.settings, "trn_1", 1) as late:
-        with scratch(storage.settings, "trn_1", 2) as successor:
-            (successor / "candidate").touch()
-            shutil.rmtree(late)
-        assert not successor.exists()
-    with scratch(storage.settings, "trn_1", 2) as successor:
-        (successor / "candidate").touch()
-        with scratch(storage.settings, "trn_1", 1):
-            pass
-        assert (successor / "candidate").exists()
-
-
-def test_scratch_of_killed_workers_goes_after_a_day(storage: Storage) -> None:
-    killed, running = (storage.settings.caches / "trainings" / name for name in ("trn_old-1", "trn_new-1"))
-    for folder, age_s in ((killed, 2 * 86400), (running, 3600)):
-        folder.mkdir(parents=True)
-        os.utime(folder, (time.time() - age_s, time.time() - age_s))
-    with scratch(storage.settings, "trn_1", 1):
-        assert not killed.exists() and running.exists()
 
 
 class DiesAt:
