@@ -50,7 +50,7 @@ def test_nothing_is_refused_without_a_classifier_and_the_log_says_so(capsys):
     safety = open_safety(settings(), CPU)
     safety.check_prompt("gore")
     assert safety.allowed(pictures(2)) == [True, True]
-    assert "safety check off" in capsys.readouterr().out
+    assert "safety check off" in capsys.readouterr().err
 
 
 def test_a_picture_is_refused_from_the_threshold_on(picture_classifier):
