@@ -5,6 +5,8 @@ The layers multiply in the base's type (bf16), while the optimizer steps float32
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -34,18 +36,26 @@ class SlotTraining:
         parameter.grad = self.gradients[slot]
         return parameter
 
-    @torch.no_grad()
     def collect(self) -> None:
         """Adds what the backward pass left on the layers to ``gradients`` and clears it there."""
-        pairs = [(view, leaf.grad) for view, leaf in zip(self._views, self._leaves, strict=True) if leaf.grad is not None]
+        self.add([leaf.grad for leaf in self._leaves])
+        for leaf in self._leaves:
+            leaf.grad = None
+
+    def gradients_of(self, loss: torch.Tensor) -> Sequence[torch.Tensor | None]:
+        """For :meth:`add`, without leaving anything on the layers: several losses can be followed back at the same time."""
+        return torch.autograd.grad(loss, self._leaves, allow_unused=True)
+
+    @torch.no_grad()
+    def add(self, gradients: Sequence[torch.Tensor | None]) -> None:
+        """One for each A and B in turn, in the layers' type; None where a layer took no part."""
+        pairs = [(view, own) for view, own in zip(self._views, gradients, strict=True) if own is not None]
         views, arrived = [view for view, _ in pairs], [gradient for _, gradient in pairs]
         if pairs and self.untouched:
             torch._foreach_copy_(views, arrived)  # converts in a few launches
         elif pairs:
             torch._foreach_add_(views, [gradient.float() for gradient in arrived])
         self.untouched = self.untouched and not pairs
-        for leaf in self._leaves:
-            leaf.grad = None
 
     @torch.no_grad()
     def publish(self) -> None:

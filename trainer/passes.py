@@ -10,9 +10,11 @@ from diffusion.attention import training_attention
 from diffusion.loading import BaseModel
 from diffusion.slot_training import SlotTraining
 from trainer.graphs import Graphs
+from trainer.lanes import Lanes
 from trainer.losses import picture_losses
 from trainer.rows import Rows, batches, joined
 
+MOST_LANES = 4  # pictures at a time on a CPU: each has activations of its own
 RECORDED_TOKENS = 3072  # tokens of a pass up to which launches, and not arithmetic, are what an H200 waits for
 
 
@@ -25,6 +27,7 @@ class Passes:
     def __init__(self, base: BaseModel, training: SlotTraining, *, recorded_tokens: int = RECORDED_TOKENS) -> None:
         self.base, self.training, self.recorded_tokens = base, training, recorded_tokens
         self._ids: dict[tuple[int, ...], torch.Tensor] = {}
+        self._lanes = Lanes(MOST_LANES) if base.device.type == "cpu" else None
         self._graphs = Graphs(training.slots, self.losses) if base.device.type == "cuda" and recorded_tokens else None
 
     def run(self, rows: Sequence[Rows]) -> dict[int, torch.Tensor]:
@@ -51,7 +54,9 @@ class Passes:
             torch.cuda.empty_cache()
 
     def _forward_and_backward(self, batch: Sequence[Rows]) -> torch.Tensor:
-        owners = use_slots(self.training, batch)
+        if self._lanes and len({own.slot for own in batch}) == 1:
+            return self._side_by_side(self._lanes, batch)
+        owners = use_slots(self.training, [own.slot for own in batch for _ in range(len(own))])
         rows, factors = joined(batch), self._factors(batch)
         losses = None
         if self._graphs and self._records(rows):
@@ -61,6 +66,20 @@ class Passes:
             (losses * factors).sum().backward()
         self.training.collect()
         return losses.detach().clone()  # a recording writes its next losses into the same place
+
+    def _side_by_side(self, lanes: Lanes, batch: Sequence[Rows]) -> torch.Tensor:
+        """Picture by picture, of one slot; gradients are added up in the pictures' order, so lanes do not change a bit."""
+        use_slots(self.training, [batch[0].slot])
+        rows, factors = joined(batch), self._factors(batch)
+
+        def one(index: int) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]]:
+            losses = self.losses(rows.picture(index))
+            return losses.detach(), self.training.gradients_of((losses * factors[index]).sum())
+
+        results = lanes.map(one, range(len(rows)))
+        for _, gradients in results:
+            self.training.add(gradients)
+        return torch.cat([losses for losses, _ in results])
 
     def _records(self, rows: Rows) -> bool:
         tokens = len(rows) * (rows.tokens.shape[1] + rows.text.prompt_embeds.shape[1])
@@ -75,12 +94,11 @@ class Passes:
         return self._ids[shape]
 
 
-def use_slots(training: SlotTraining, batch: Sequence[Rows]) -> tuple[int, ...]:
-    """The first slots with equal shares where rows are so (weights are not copied), else row by row. Returns each row's slot."""
-    owners = tuple(own.slot for own in batch for _ in range(len(own)))
+def use_slots(training: SlotTraining, owners: Sequence[int]) -> tuple[int, ...]:
+    """``owners``: each row's slot. The first slots with equal shares where rows are so (weights are not copied), else row by row."""
     count = len(set(owners))
-    if owners == tuple(slot for slot in range(count) for _ in range(len(owners) // count)):
+    if list(owners) == [slot for slot in range(count) for _ in range(len(owners) // count)]:
         training.slots.use(count=count)
     else:
         training.slots.use(rows=owners)
-    return owners
+    return tuple(owners)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,6 +35,19 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.sigmas)
+
+    def picture(self, index: int) -> Rows:
+        """One of them, alone."""
+        one = slice(index, index + 1)
+        prompts, pooled = self.text.prompt_embeds[one], self.text.pooled_prompt_embeds[one]
+        return replace(
+            self,
+            tokens=self.tokens[one],
+            target=self.target[one],
+            sigmas=self.sigmas[one],
+            text=PromptEmbeds(prompts, pooled, self.text.text_ids),
+            weights=None if self.weights is None else self.weights[one],
+        )
 
     @property
     def fits_with(self) -> tuple[Any, ...]:
