@@ -32,8 +32,8 @@ ORDER = [NAMES.index(name) for name in DRAWN_ORDER]
 SHAKE = 0.008  # of the picture's side: points are never exact, so that proportions cannot be read off them
 SILENT = 0.5  # share of the captions that leave out pose and framing
 MAX_GUIDANCE = 4.0
-NOISE_MU = 1.0  # a pose is decided at high noise
-RENDER_SCALE, RENDER_UNTIL = 1.75, 0.8  # at scale 1 guidance draws the head back to where the base would put it: see docs/log.md
+NOISE_MU = 1.8  # a pose is decided at high noise: one lesson in eight lies above 0.95
+RENDER_SCALE, RENDER_UNTIL = 1.0, 0.8
 
 
 @dataclass
@@ -129,7 +129,7 @@ def teach(model: Controlled, lessons: Lessons, minutes: float, batch: int, peak:
         mixed = torch.lerp(clean, noise, sigma[:, None, None])
         text = lessons.prompts[rows].float(), lessons.pooled[rows].float()
         with torch.autocast(device.type, torch.bfloat16):
-            guidance, target = target_of(model, mixed, sigma, text, noise - clean, guided=clock.step % 2 == 1)
+            guidance, target = target_of(model, mixed, sigma, text, skeleton, noise - clean, guided=clock.step % 2 == 1)
             guess = model(mixed, sigma, *text, guidance, skeleton)
         loss = (guess.float() - target).pow(2).mean()
         if guarded.step(loss, clock.step, clock.progress):
@@ -141,13 +141,16 @@ def teach(model: Controlled, lessons: Lessons, minutes: float, batch: int, peak:
 
 
 @torch.no_grad()
-def target_of(model: Controlled, mixed: Tensor, sigma: Tensor, text: tuple, velocity: Tensor, guided: bool) -> tuple[Tensor, Tensor]:
-    """Guidance [B] and the velocity to learn."""
+def target_of(
+    model: Controlled, mixed: Tensor, sigma: Tensor, text: tuple, skeleton: Tensor, velocity: Tensor, guided: bool
+) -> tuple[Tensor, Tensor]:
+    """Guidance [B] and the velocity to learn. What guidance adds is asked of the base with the pose on it: without, it would point to
+    where the base alone would put the head, and pull it back there while rendering."""
     one = torch.ones_like(sigma)
     if not guided:
         return one, velocity
     guidance = 1 + (MAX_GUIDANCE - 1) * torch.rand_like(sigma)
-    shift = model(mixed, sigma, *text, guidance, None).float() - model(mixed, sigma, *text, one, None).float()
+    shift = model(mixed, sigma, *text, guidance, skeleton).float() - model(mixed, sigma, *text, one, skeleton).float()
     return guidance, velocity + shift
 
 
