@@ -2,9 +2,10 @@
 
     python -m benchmarks.modes --json benchmarks/results/modes-DATE-HOST.json --sheets docs/images --device cuda
 
-Two passes beside one with the style adapter at scale 1 and 2; a clean reference beside plain image-to-image at equal style; every mode with
-a subject's adapter and without; poses with a ControlNet and without. Every figure is a mean with a 95 % bootstrap interval over subjects or
-prompts. ``--subjects 1 --trained 1 --seeds 1 --captions 6`` is for a laptop.
+Two passes beside one with the style adapter at scale 1 and 2, for a style that the base does not know and for one that it does; a clean
+reference beside plain image-to-image at equal style; every mode with a subject's adapter and without; poses with a ControlNet and without.
+Every figure is a mean with a 95 % bootstrap interval over subjects or prompts.
+``--subjects 1 --trained 1 --seeds 1 --captions 6`` is for a laptop.
 """
 
 from __future__ import annotations
@@ -22,16 +23,21 @@ from benchmarks.mode_adapters import modes_trial
 from benchmarks.mode_judges import Judges, Subject, Trial, draw_subjects
 from benchmarks.mode_poses import pose_trial
 from benchmarks.mode_reference import STYLES, reference_trial
-from benchmarks.mode_style import two_pass_trial
+from benchmarks.mode_style import KNOWN, UNKNOWN, fit_known, two_pass_trial
+from benchmarks.mode_style_judge import StyleJudge, draw_style_set
 from core.settings import Settings
 from diffusion.control import add_control
-from inference.slot import read_adapter
+from inference.slot import LoadedAdapter, read_adapter
 from lab.pictures import engine_over
 from lab.report import Row, contact_sheet, table
 from lab.surroundings import surroundings
+from miniature import world
+from miniature.teach import style as blueprints
+from trainer.bench import Bench
 from trainer.loading import load_bench
 
-PARTS = ("two_pass", "reference", "pose", "modes")  # the costliest last
+KNOWN_STYLE, KNOWN_PICTURES = "stained glass", 12
+PARTS = ("two_pass", "two_pass_known", "reference", "pose", "modes")  # the costliest last
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,17 +68,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(markdown(result))
 
 
-def _run(part: str, judges: Judges, subjects: Sequence[Subject], style: Any, asked: argparse.Namespace) -> Trial:
+def _run(part: str, judges: Judges, subjects: Sequence[Subject], style: LoadedAdapter, asked: argparse.Namespace) -> Trial:
     if part == "modes":
         some = [subject for n, subject in enumerate(subjects) if n % asked.subjects < asked.trained]
         with tempfile.TemporaryDirectory() as folder:
             return modes_trial(judges, some, style, Path(folder), asked.seeds, asked.steps)
+    if part.startswith("two_pass"):
+        return _two_pass(part, judges.bench, style, asked)
     with engine_over(judges.bench.base) as engine:
-        if part == "two_pass":
-            return two_pass_trial(engine, judges, style, asked.seeds, asked.captions)
         if part == "reference":
             return reference_trial(engine, judges, subjects, asked.seeds)
         return pose_trial(engine, judges, asked.seeds)
+
+
+def _two_pass(part: str, bench: Bench, style: LoadedAdapter, asked: argparse.Namespace) -> Trial:
+    ways = UNKNOWN
+    if part == "two_pass":
+        pictures = draw_style_set(blueprints.NAME, blueprints.PICTURES)
+    else:
+        pictures, ways = draw_style_set(asked.known_style, asked.known_pictures), KNOWN
+        with tempfile.TemporaryDirectory() as folder:
+            style = fit_known(bench, pictures, Path(folder), asked.steps)
+    judge = StyleJudge(bench, pictures)
+    with engine_over(bench.base) as engine:
+        return two_pass_trial(engine, judge, style, ways, asked.seeds, asked.captions)
 
 
 def _shipped_style(settings: Settings) -> Path:
@@ -123,9 +142,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trained", type=int, default=2, help="of them, subjects of each kind that get an adapter")
     parser.add_argument("--seeds", type=int, default=2, help="pictures of each prompt")
     parser.add_argument("--captions", type=int, default=24, help="captions of the style adapter's own pictures, and as many fresh ones")
-    parser.add_argument("--steps", type=int, default=0, help="optimizer steps of a subject's adapter; 0: the recipe's own")
+    parser.add_argument("--steps", type=int, default=0, help="optimizer steps of adapters that are fitted here; 0: the recipe's own")
     parser.add_argument("--denoising-steps", type=int, default=0, help="of a picture; 0: the base model's own (a rehearsal takes 2)")
     parser.add_argument("--style-adapter", type=Path, help="default: the one that ships")
+    parser.add_argument("--known-style", choices=world.STYLES[1:], default=KNOWN_STYLE, help="of two_pass_known")
+    parser.add_argument("--known-pictures", type=int, default=KNOWN_PICTURES, help="that its adapter is fitted on")
     parser.add_argument("--control", type=Path, help="a ControlNet's folder; default: the one that ships")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")

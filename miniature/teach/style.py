@@ -61,30 +61,35 @@ def _steepness(image: Tensor) -> Tensor:
     return torch.hypot(dx, dy)
 
 
-def draw(count: int, first_subject: int, seed: int = 0) -> tuple[list[Image.Image], list[str], list[world.Scene]]:
-    """``count`` blueprints, kinds in turn, each of another subject in another scene, with their captions."""
+def draw(count: int, first_subject: int, seed: int = 0, style: str = NAME) -> tuple[list[Image.Image], list[str], list[world.Scene]]:
+    """``count`` blueprints, or pictures in one of the world's own styles: kinds in turn, each of another subject in another
+    scene, with their captions."""
     rng = random.Random(seed)
     pictures, captions, scenes = [], [], []
     for n in range(count):
-        kind, scene = world.KINDS[n % len(world.KINDS)], world.sample_scene(rng, style="photo")
+        kind, scene = world.KINDS[n % len(world.KINDS)], world.sample_scene(rng, style="photo" if style == NAME else style)
         factors = world.identity_factors(kind, torch.tensor([first_subject + n]))
-        drawn = blueprint(world.render(kind, factors, [scene]), world.subject_mask(kind, factors, [scene]))
+        drawn, caption = world.render(kind, factors, [scene]), world.describe(kind, scene)
+        if style == NAME:
+            drawn, caption = blueprint(drawn, world.subject_mask(kind, factors, [scene])), caption.replace("a photo", WORDS, 1)
         pictures += to_pictures(drawn)
-        captions.append(world.describe(kind, scene).replace("a photo", WORDS, 1))
+        captions.append(caption)
         scenes.append(scene)
     return pictures, captions, scenes
 
 
-def fit_style(base: BaseModel, pictures: list[Image.Image], captions: list[str], out: Path, recipe: dict, seed: int = 0) -> Path:
+def fit_style(
+    base: BaseModel, pictures: list[Image.Image], captions: list[str], out: Path, recipe: dict, seed: int = 0, name: str = NAME
+) -> Path:
     """Writes the adapter file ``out``."""
     photos = [CaptionedPhoto(hashlib.sha256(p.tobytes()).hexdigest(), p, c) for p, c in zip(pictures, captions, strict=True)]
     chosen = Recipe.for_run(len(photos), base, RECIPE | recipe)
     cache = build_cache(base, photos, chosen.resolution)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints = CheckpointFolder(Path(folder), {"style": NAME, "seed": seed})
+        checkpoints = CheckpointFolder(Path(folder), {"style": name, "seed": seed})
         candidates = fit(base, cache, chosen, checkpoints, seed=seed, on_step=_tell)
         state, _ = lora.read(candidates[max(candidates)])
-    about = {"style": NAME, "base_fingerprint": base.fingerprint, "rank": chosen.rank, "steps": chosen.steps, "pictures": len(photos)}
+    about = {"style": name, "base_fingerprint": base.fingerprint, "rank": chosen.rank, "steps": chosen.steps, "pictures": len(photos)}
     return lora.save(out, state, about)
 
 
