@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 from benchmarks import render_adapters
 from benchmarks.measuring import Book, held_gib, peak_gib, wait
+from benchmarks.object_stores import loopback_store
 from core.settings import Settings
 from diffusion import compiled
 from inference.adapters import AdapterCache
@@ -30,34 +28,6 @@ TIERS = ("gpu", "ram", "disk", "store")
 ADAPTERS = 3
 
 
-class LoopbackStore:
-    """What the cache asks of an object store, over HTTP from this machine: a stand-in where no S3 server can be installed."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def download(self, key: str, path: Path) -> None:
-        with urlopen(f"{self.url}/{key}") as answer, path.open("wb") as file:
-            while block := answer.read(1 << 22):
-                file.write(block)
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: Any) -> None:
-        return None
-
-
-@contextmanager
-def loopback(folder: Path) -> Iterator[LoopbackStore]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield LoopbackStore(f"http://127.0.0.1:{server.server_port}")
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def switches(book: Book, engine: Engine, steps: int) -> None:
     """Three adapters in turns, so that none is in its slot when its turn comes: as trainings make them, then with all layers."""
     for target_set in ("image", "blocks"):
@@ -67,16 +37,17 @@ def switches(book: Book, engine: Engine, steps: int) -> None:
 def _switches(book: Book, engine: Engine, steps: int, target_set: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        with loopback(folder / "objects") as store, open_storage_of(folder, store) as storage:
+        with loopback_store(folder / "objects") as (store, kind), open_storage_of(folder, store) as storage:
             files = [
                 render_adapters.write(engine, seed, folder / "objects" / f"{seed}.safetensors", target_set) for seed in range(ADAPTERS)
             ]
             rows = [shelve(storage, seed, file) for seed, file in enumerate(files)]
             for tier in TIERS if engine.base.device.type == "cuda" else TIERS[1:]:
-                _measure(book, engine, storage, rows, tier, steps)
+                _measure(book, engine, storage, rows, tier, steps, kind if tier == "store" else tier)
 
 
-def _measure(book: Book, engine: Engine, storage: Storage, rows: list[tables.Adapter], tier: str, steps: int) -> None:
+def _measure(book: Book, engine: Engine, storage: Storage, rows: list[tables.Adapter], tier: str, steps: int, named: str) -> None:
+    """``named``: what the row calls the tier."""
     near = partial(LoadedAdapter.moved, device=engine.base.device) if engine.base.device.type == "cuda" and tier == "gpu" else None
     cache = AdapterCache(storage, partial(read_adapter, engine.base), near)
     for row in rows:
@@ -115,9 +86,8 @@ def _measure(book: Book, engine: Engine, storage: Storage, rows: list[tables.Ada
     seconds.sort()
     figures = {"s": round(seconds[3], 4), "least_s": round(seconds[0], 4), "most_s": round(seconds[-1], 4), "takes": 6}
     size = round(rows[0].size_bytes / 1e6)
-    source = "HTTP server on loopback, a stand-in for S3" if tier == "store" else tier
     folded = bool(engine.slot.merging and engine.slot.merging.folded)
-    book.add(f"switch from {source}", **figures, fetch_s=round(sorted(fetching)[3], 4), adapter_mb=size, folded=folded)
+    book.add(f"switch from {named}", **figures, fetch_s=round(sorted(fetching)[3], 4), adapter_mb=size, folded=folded)
 
 
 def thousand(book: Book, engine: Engine, count: int, side: int, steps: int) -> None:

@@ -14,7 +14,8 @@ import boto3
 import httpx
 from sqlalchemy import select
 
-from benchmarks.chaos.surroundings import FaultyProxy, MailServer, S3Server, SmallDisk, open_database
+from benchmarks.chaos.surroundings import FaultyProxy, MailServer, SmallDisk, open_database
+from benchmarks.object_stores import S3Server
 from core.errors import ServiceDown
 from core.settings import Settings
 from core.words import JobState

@@ -8,10 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
-import time
-import urllib.request
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -79,26 +76,6 @@ class Sqlite:
 
 def open_database(var: Path) -> Database:
     return Postgres() if program("initdb") and program("postgres") else Sqlite(f"sqlite:///{var / 'likeness.db'}")
-
-
-class S3Server:
-    """moto's S3 server, a process of its own, so that its work does not slow the one that watches."""
-
-    def __init__(self, log: Path) -> None:
-        self.port = free_port()
-        code = f"import sys; from moto.server import main; main(['-H', '127.0.0.1', '-p', '{self.port}'])"
-        with log.open("ab") as out:
-            self.process = subprocess.Popen([sys.executable, "-c", code], stdout=out, stderr=out, start_new_session=True)
-        ends = time.monotonic() + 60
-        while time.monotonic() < ends:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/moto-api/", timeout=2):
-                return
-            time.sleep(0.2)
-        raise RuntimeError("moto's server did not start")
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
 
 
 class FaultyProxy:
