@@ -98,7 +98,7 @@ class Benchmark:
         size = {"resolution": self.sides[768], "target_set": self.asked.target_set}
         small = {"steps": 6, "candidates": (1.0,), "validation_images": 1, "validation_steps": 2}
         whole_job(bench, self.record, 15, "first job of the process: compiles", **size, **small)
-        full = small | {"steps": 3} if self.asked.tiny else {"steps": 750}
+        full = small | {"steps": 3} if self.asked.tiny else {"steps": 750}  # candidates and their pictures as the recipe has them
         whole_job(bench, self.record, 15, "15 photos to an adapter, warm worker", **size, **full)
 
     def _cap24(self) -> None:
