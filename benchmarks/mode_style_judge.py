@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from PIL import Image
+from torch.nn.functional import normalize
 
+from metrics.encoders import BATCH, IdentityEncoder
 from metrics.leakage import find_leaks
 from miniature import world
 from miniature.teach import style as teaching
@@ -52,14 +54,13 @@ class StyleJudge:
         self._learned_embeds = bench.identity.embed(pictures.learned)
         self._style_mean = bench.text_image.embed_images(pictures.drawn).mean(0)
         self._forms = bench.identity.embed(pictures.drawn)
+        self._parts = patch_tokens(bench.identity, pictures.drawn)
 
     def measures(self, images: Sequence[Image.Image], kinds: Sequence[str]) -> dict[str, list[float]]:
         """Measure → a value for each picture; ``kinds``: what was asked for."""
-        structure, copies = self.leaks(images)
         return {
             "style": self.style(images),
-            "leak (structure)": structure,
-            "copies": copies,
+            **self.leaks(images),
             "kind": self.kind(images, kinds),
             "form": self.form(images, kinds),
         }
@@ -75,17 +76,38 @@ class StyleJudge:
         return [float(self.pictures.kinds[at] == kind) for at, kind in zip(nearest, kinds, strict=True)]
 
     def form(self, images: Sequence[Image.Image], kinds: Sequence[str]) -> list[float]:
-        """Cosine of the identity encoder to the nearest drawn picture of that kind in this style: how much it looks like any subject at
-        all."""
-        own = torch.tensor([[a == kind for a in self.pictures.kinds] for kind in kinds])
-        return self._to_forms(images).masked_fill(~own, -1).max(1).values.tolist()
+        """Mean cosine of a picture's patches to the nearest patch of any drawn picture of that kind in this style, in an early layer of the
+        identity encoder (PatchCore, Roth et al. 2022, where it finds defects): whoever is shown, eyes and ears look like eyes and ears. The
+        whole picture's embedding would follow who is shown: it falls where a recalled subject goes."""
+        same_kind = torch.tensor([[anchor == kind for anchor in self.pictures.kinds] for kind in kinds])
+        anchors = same_kind & (self._to_forms(images) > -1)
+        tokens = patch_tokens(self.bench.identity, images)
+        return [_nearest_patches(own, self._parts[allowed]) for own, allowed in zip(tokens, anchors, strict=True)]
 
-    def leaks(self, images: Sequence[Image.Image]) -> tuple[list[float], list[float]]:
-        """Per picture: the structural match with the nearest picture that the style adapter was fitted on, and 1 where it is a copy."""
+    def leaks(self, images: Sequence[Image.Image]) -> dict[str, list[float]]:
+        """Of the nearest picture that the style adapter was fitted on: its structural match, the likeness of its subject, whom no caption
+        describes; and 1 where a picture is a copy."""
         report = find_leaks(images, self.bench.identity.embed(images), self.pictures.learned, self._learned_embeds)
-        return report.structure, [float(leaked) for leaked in report.leaked]
+        copies = [float(leaked) for leaked in report.leaked]
+        return {"leak (structure)": report.structure, "leak (subject)": report.similarity, "copies": copies}
 
     def _to_forms(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """[N, anchors]; an anchor is not compared with itself."""
         near = self.bench.identity.embed(images) @ self._forms.T
         return near.masked_fill(near > 0.9999, -1)
+
+
+@torch.inference_mode()
+def patch_tokens(encoder: IdentityEncoder, images: Sequence[Image.Image]) -> torch.Tensor:
+    """Unit vectors [N, patches, D] after a third of the layers: local, and hardly moved by who is shown."""
+    model, layer = encoder.model, encoder.model.config.num_hidden_layers // 3
+    batches = []
+    for start in range(0, len(images), BATCH):
+        pixels = encoder.preprocessing(images[start : start + BATCH]).to(model.device, model.dtype)
+        batches.append(model(pixel_values=pixels, output_hidden_states=True).hidden_states[layer][:, 1:])
+    return normalize(torch.cat(batches).float(), dim=-1).cpu()
+
+
+def _nearest_patches(tokens: torch.Tensor, anchors: torch.Tensor) -> float:
+    """``tokens`` [P, D], ``anchors`` [A, P, D]."""
+    return (tokens @ anchors.flatten(0, 1).T).max(1).values.mean().item()

@@ -3,16 +3,19 @@
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks import mode_style_judge
 from benchmarks.mode_style import KNOWN, ONE_PASS, two_pass_trial
-from benchmarks.mode_style_judge import StyleSet, draw_style_set, kinds_in_turn
+from benchmarks.mode_style_judge import StyleJudge, StyleSet, draw_style_set, kinds_in_turn
 from core.words import Mode
 from inference.requests import RenderRequest
+from metrics.encoders import load_identity_encoder, load_text_image_encoder
 from miniature import world
 from miniature.teach import style as teaching
+from tests.tiny_encoders import build_tiny_clip, build_tiny_dino
 
 
 class Painter:
@@ -78,3 +81,31 @@ def test_blueprints_keep_their_own_words() -> None:
     assert caption.startswith("a blueprint of a cat")
     red, _, blue = (band.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0)) for band in picture.split())
     assert blue > red + 40  # the paper
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> StyleJudge:
+    folder = tmp_path_factory.mktemp("encoders")
+    encoders = {"identity": load_identity_encoder(build_tiny_dino(folder / "dino"))}
+    bench = SimpleNamespace(**encoders, text_image=load_text_image_encoder(build_tiny_clip(folder / "clip")))
+    draw = np.random.default_rng(0)
+    noise = [Image.fromarray(draw.integers(0, 255, (64, 64, 3), dtype=np.uint8)) for _ in range(15)]
+    return StyleJudge(bench, StyleSet("noise", noise[:3], ["a"] * 3, noise[3:], ["b"] * 12))  # type: ignore[arg-type]
+
+
+def test_what_an_adapter_was_fitted_on_is_a_copy_and_what_was_only_drawn_is_none(judge: StyleJudge) -> None:
+    learned, drawn = (judge.measures(images, kinds_in_turn(len(images))) for images in (judge.pictures.learned, judge.pictures.drawn))
+    assert learned["copies"] == [1.0] * 3 and learned["leak (subject)"] == pytest.approx([1.0] * 3, abs=1e-4)
+    assert drawn["copies"] == [0.0] * 12 and max(drawn["leak (structure)"]) < 0.9
+
+
+def test_form_is_of_parts_wherever_they_come_from_and_never_of_the_picture_itself(judge: StyleJudge) -> None:
+    drawn, kinds = judge.pictures.drawn, judge.pictures.kinds
+    assert max(judge.form(drawn, kinds)) < 0.999  # compared with itself it would be 1
+    mirrored = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in drawn]
+    halves = []
+    for n, image in enumerate(drawn):  # the other half is of the next picture of the kind: another whole, the same parts
+        other = drawn[(n + 3) % 12].copy()
+        other.paste(image.crop((0, 0, 32, 64)), (0, 0))
+        halves.append(other)
+    assert np.mean(judge.form(halves, kinds)) > np.mean(judge.form(mirrored, kinds))
