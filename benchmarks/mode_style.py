@@ -62,7 +62,8 @@ def two_pass_trial(
 ) -> Trial:
     """The captions that the adapter was fitted on, where recall shows, and as many fresh ones, in one pass and in two."""
     pictures = judge.pictures
-    learned, fresh = pictures.learned_captions[:captions_each], pictures.fresh_captions[:captions_each]
+    learned = pictures.learned_captions[:captions_each]
+    fresh = pictures.fresh_captions[: len(learned)]
     captions, kinds = [*learned, *fresh], [*kinds_in_turn(len(learned)), *kinds_in_turn(len(fresh))]
     groups, asked = ([word for word in words for _ in range(seeds)] for words in (captions, kinds))
     shown = [*range(min(SHOWN, len(learned))), *range(len(learned), min(len(learned) + SHOWN, len(captions)))]

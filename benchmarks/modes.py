@@ -36,7 +36,7 @@ from miniature.teach import style as blueprints
 from trainer.bench import Bench
 from trainer.loading import load_bench
 
-KNOWN_STYLE, KNOWN_PICTURES = "stained glass", 12
+KNOWN_STYLE, KNOWN_PICTURES = "stained glass", 16
 PARTS = ("two_pass", "two_pass_known", "reference", "pose", "modes")  # the costliest last
 
 
@@ -126,7 +126,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def _cell(value: dict[str, float] | None) -> str:
-    return f"{value['mean']:.2f} ({value['low']:.2f} … {value['high']:.2f})" if value else "–"
+    return f"{value['mean']:.3f} ({value['low']:.3f} … {value['high']:.3f})" if value else "–"
 
 
 def _save(path: Path | None, result: dict[str, Any]) -> None:
@@ -141,7 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--subjects", type=int, default=4, help="unseen subjects of each kind")
     parser.add_argument("--trained", type=int, default=2, help="of them, subjects of each kind that get an adapter")
     parser.add_argument("--seeds", type=int, default=2, help="pictures of each prompt")
-    parser.add_argument("--captions", type=int, default=24, help="captions of the style adapter's own pictures, and as many fresh ones")
+    parser.add_argument(
+        "--captions", type=int, default=24, help="captions of the style adapter's own pictures, if it has so many; as many fresh ones"
+    )
     parser.add_argument("--steps", type=int, default=0, help="optimizer steps of adapters that are fitted here; 0: the recipe's own")
     parser.add_argument("--denoising-steps", type=int, default=0, help="of a picture; 0: the base model's own (a rehearsal takes 2)")
     parser.add_argument("--style-adapter", type=Path, help="default: the one that ships")

@@ -52,7 +52,7 @@ def style_set(learned: int, drawn: int) -> StyleSet:
 def test_each_picture_is_judged_by_the_kind_that_its_caption_names(learned: int) -> None:
     trial = two_pass_trial(Painter(), KindJudge(style_set(learned, 9)), SimpleNamespace(id="style:x"), KNOWN, 2, 5)  # type: ignore[arg-type]
     assert {name: row["kind"]["mean"] for name, row in trial.figures.items()} == dict.fromkeys(trial.figures, 1.0)
-    assert trial.figures["one pass at 1"]["kind"]["n"] == 2 * (min(learned, 5) + 5)
+    assert trial.figures["one pass at 1"]["kind"]["n"] == 2 * 2 * min(learned, 5)
 
 
 def test_every_way_draws_the_same_prompts_and_seeds_and_only_the_base_goes_without_the_adapter() -> None:
