@@ -36,7 +36,7 @@ from miniature.teach import style as blueprints
 from trainer.bench import Bench
 from trainer.loading import load_bench
 
-KNOWN_STYLE, KNOWN_PICTURES = "stained glass", 16
+KNOWN_STYLE, KNOWN_PICTURES = "linocut", 16
 PARTS = ("two_pass", "two_pass_known", "reference", "pose", "modes")  # the costliest last
 
 
