@@ -20,8 +20,6 @@ from storage.s3_client import S3Options, make_client, not_known, translated
 from storage.s3_uploads import UploadForms, WayFinder, find_way
 from storage.s3_versions import Versions
 
-DOWN_PART_BYTES = 16 * 2**20  # twice boto's: half the requests; larger ones wait longer for the first, which comes alone
-
 
 class S3Store:
     """``s3://bucket?endpoint_url=…&region=…&addressing=path``; all that the URL may say: :class:`storage.s3_client.S3Options`."""
@@ -31,7 +29,7 @@ class S3Store:
         self.client = make_client(options, options.endpoint_url)
         self._signer = make_client(options, options.public_url) if options.public_url else self.client
         self._stored = Versions(self.client, options.bucket)
-        self._up, self._down = TransferConfig(max_concurrency=4), TransferConfig(max_concurrency=4, multipart_chunksize=DOWN_PART_BYTES)
+        self._transfer = TransferConfig(max_concurrency=4)
         self._ways = WayFinder(options.upload, self._find_way)
         self._encrypts = not options.sse
 
@@ -52,7 +50,7 @@ class S3Store:
             if isinstance(data, bytes):
                 self.client.put_object(Bucket=self.bucket, Key=key, Body=data, **extra)
             else:
-                self.client.upload_file(str(data), self.bucket, key, ExtraArgs=extra, Config=self._up)
+                self.client.upload_file(str(data), self.bucket, key, ExtraArgs=extra, Config=self._transfer)
         if not self._encrypts:
             self._check_encrypted(key)
 
@@ -69,7 +67,7 @@ class S3Store:
         os.close(handle)
         try:
             with translated(key):
-                self.client.download_file(self.bucket, key, name, Config=self._down)
+                self.client.download_file(self.bucket, key, name, Config=self._transfer)
             os.replace(name, path)
         finally:
             with suppress(FileNotFoundError):
