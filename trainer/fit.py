@@ -6,6 +6,7 @@ count, and comes out as if it had been alone. One adapter is a group of one.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,7 @@ def fit_together(
         return _Group(base, orders, own).run(between_steps)
     finally:
         own.clear() if seats else own.remove()
+        gc.collect()  # optimizers lie in cycles: without this their states, near a GB an adapter, stay until some later collection
 
 
 class _Group:

@@ -1,3 +1,4 @@
+import gc
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,19 @@ def test_the_eta_is_the_measured_pace_times_what_is_left() -> None:
     report = clock.report(1, 11, 0.5)
     assert report.eta_s == pytest.approx(20, abs=0.5)
     assert report.loss == 0.5
+
+
+def test_nothing_of_a_fit_is_held_when_it_is_over(base: BaseModel, cache: TrainingCache, recipe: Recipe, folder: Path) -> None:
+    """Also not by cycles, which would hold a GB a job at true size until the next full collection."""
+    gc.collect()
+    before = optimizers()
+    gc.disable()
+    try:
+        fit(base, cache, recipe, CheckpointFolder(folder, {}))
+        assert optimizers() == before
+    finally:
+        gc.enable()
+
+
+def optimizers() -> int:
+    return sum(type(held) is torch.optim.AdamW for held in gc.get_objects())
