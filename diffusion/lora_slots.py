@@ -41,6 +41,27 @@ class Place:
         return flat[..., self.start : self.start + math.prod(self.shape)].view(*flat.shape[:-1], *self.shape)
 
 
+@dataclass(frozen=True)
+class _Spot:
+    """Where a layer hangs. Wrappers come and go with every render, some five hundred of them: ``get_submodule`` and ``setattr``, which
+    search, would take longer than anything else in switching adapters."""
+
+    children: dict[str, nn.Module]  # of the parent
+    name: str
+
+    @classmethod
+    def of(cls, transformer: nn.Module, module: str) -> _Spot:
+        parent, _, name = module.rpartition(".")
+        return cls(transformer.get_submodule(parent)._modules, name)  # type: ignore[arg-type]  # None stands for no child
+
+    @property
+    def held(self) -> nn.Module:
+        return self.children[self.name]
+
+    def hold(self, layer: nn.Module) -> None:
+        self.children[self.name] = layer
+
+
 class LoraSlots:
     """``count`` slots of one layout (modules and rank, as PEFT reads ``spec``) on a transformer. ``weights`` [S, P] is what the layers
     read, in ``dtype``.
@@ -54,19 +75,33 @@ class LoraSlots:
         if not self.modules:
             raise ValueError(f"no layer of the transformer is called {self.config.target_modules}")
         self.places = tuple(_places(transformer, self.modules, self.rank))
+        self.place_of = {place.key: place for place in self.places}
         self.size = _end(self.places[-1])
         device = next(transformer.parameters()).device
         self.weights = torch.zeros(count, self.size, dtype=dtype, device=device)
         self.selection = Selection(count, device)
         self._rows: dict[int, torch.Tensor] = {}
+        self._matrices: dict[int, dict[str, torch.Tensor]] = {}
         self._layers: dict[str, SlotLinear] = {}
+        self._spots: dict[str, _Spot] = {}
         self._install()
 
     def layers(self) -> Iterator[SlotLinear]:
-        for module in self.modules:
-            layer = self.transformer.get_submodule(module)
-            assert isinstance(layer, SlotLinear)
-            yield layer
+        for spot in self._spots.values():
+            assert isinstance(spot.held, SlotLinear)
+            yield spot.held
+
+    def matrices(self, slot: int) -> dict[str, torch.Tensor]:
+        """Views of a slot's matrices by their names in an adapter file: A [rank, in], B [out, rank]. Made once: there are a thousand."""
+        if slot not in self._matrices:
+            row = self.weights[self._checked(slot)]
+            self._matrices[slot] = {key: place.of(row) for key, place in self.place_of.items()}
+        return self._matrices[slot]
+
+    def pair(self, slot: int, module: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A and B of one layer."""
+        down, up = (KEY.format(prefix=lora.PREFIX, module=module, side=side) for side in "AB")
+        return self.matrices(slot)[down], self.matrices(slot)[up]
 
     def use(self, *, count: int | None = None, rows: Sequence[int] | None = None, stacked: int | None = None) -> None:
         """What the next batches use: the first ``count`` slots in equal consecutive shares of the rows, or for each row its own slot, or
@@ -85,15 +120,13 @@ class LoraSlots:
     def write(self, slot: int, state: Mapping[str, torch.Tensor]) -> None:
         """An adapter in the file's keys, validated before (:func:`diffusion.lora.read`). Smaller ranks are padded with zeros,
         modules that it lacks become zero; :class:`core.errors.UserError` if it has others, or a larger rank, and the slot is as it was."""
-        unknown = set(state) - {place.key for place in self.places}
+        unknown = set(state) - set(self.place_of)
         if unknown:
             raise UserError("adapter/invalid", "This adapter cannot be used", f"There is no place for {sorted(unknown)[0]}.")
         padded = lora.normalise(state, rank=self.rank)
-        row = self.weights[self._checked(slot)]
-        row.zero_()
-        for place in self.places:
-            if place.key in padded:
-                place.of(row).copy_(padded[place.key])
+        self.weights[self._checked(slot)].zero_()
+        for key, matrix in padded.items():
+            self.matrices(slot)[key].copy_(matrix)
 
     @torch.no_grad()
     def start(self, slot: int, seed: int) -> None:
@@ -117,19 +150,21 @@ class LoraSlots:
     def remove(self) -> None:
         """Takes the wrappers off: the transformer is the bare base again. Compiled graphs are lost, unless :meth:`put_on` follows."""
         for module, layer in zip(self.modules, list(self.layers()), strict=True):
-            _replace(self.transformer, module, layer.base_layer)
+            self._spots[module].hold(layer.base_layer)
 
     def put_on(self) -> None:
         """The very wrappers that :meth:`remove` took off, as they were: another set of slots may have served in between."""
         for module, layer in self._layers.items():
-            _refuse_wrapped(module, self.transformer.get_submodule(module))
-            _replace(self.transformer, module, layer)
+            spot = self._spots[module]
+            _refuse_wrapped(module, spot.held)
+            spot.hold(layer)
 
     def _install(self) -> None:
         down, up = ({place.module: place for place in self.places if place.side == side} for side in "AB")
         for module in self.modules:
             matrices = (down[module].of(self.weights), up[module].of(self.weights))
-            self._layers[module] = SlotLinear(self.transformer.get_submodule(module), *matrices, self.selection)
+            spot = self._spots[module] = _Spot.of(self.transformer, module)
+            self._layers[module] = SlotLinear(spot.held, *matrices, self.selection)
         self.put_on()
 
     def _row_buffer(self, rows: list[int]) -> torch.Tensor:
@@ -163,8 +198,3 @@ def _refuse_wrapped(module: str, layer: nn.Module) -> None:
 
 def _end(place: Place) -> int:
     return -(-(place.start + math.prod(place.shape)) // ALIGNED) * ALIGNED
-
-
-def _replace(transformer: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(transformer.get_submodule(parent), leaf, layer)

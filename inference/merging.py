@@ -6,7 +6,7 @@ or from there to fp8 as the base itself was). The storage stays the same, so a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -17,7 +17,8 @@ from core.logs import get_logger
 from diffusion.devices import GIB_HEADROOM, free_memory
 from diffusion.fp8 import E4M3_MAX, SMALLEST, Fp8Linear
 from diffusion.loading import BaseModel
-from diffusion.lora_slots import LoraSlots, Place
+from diffusion.lora_slots import LoraSlots
+from diffusion.recorded import Recorded
 from diffusion.wide import wide_weights
 
 log = get_logger("inference.merging")
@@ -47,6 +48,10 @@ class Merging:
     _changed: set[str] = field(default_factory=set, repr=False)
     _pristine: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
     _layers: dict[str, nn.Module] = field(default_factory=dict, repr=False)
+    _recorded: Recorded = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._recorded = Recorded(self.base.device)
 
     def pays(self, steps: int) -> bool:
         return self.from_steps is not None and steps >= self.from_steps
@@ -63,11 +68,13 @@ class Merging:
         before, self._changed = self._changed, self._changed | wanted
         for module in before - wanted:
             self._put_back(module)
-        down, up = ({place.module: place for place in slots.places if place.side == side} for side in "AB")
-        for module in wanted:
-            pairs = [_pair(slots, down[module], up[module], one) for one in worn]
-            _store_sum(self._layers[module], self._pristine[module], pairs)
+        self._recorded.run(_occasion(slots, worn, wanted), lambda: self._write(slots, worn, wanted))
         self.folded, self._changed = tuple(worn), wanted
+
+    def _write(self, slots: LoraSlots, worn: Sequence[Worn], wanted: Collection[str]) -> None:
+        for module in wanted:
+            pairs = [(*slots.pair(one.place, module), one.scale) for one in worn]
+            _store_sum(self._layers[module], self._pristine[module], pairs)
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -98,9 +105,9 @@ def can_merge(base: BaseModel, modules: Sequence[str]) -> bool:
 Pair = tuple[torch.Tensor, torch.Tensor, float]  # A [r, in], B [out, r], scale
 
 
-def _pair(slots: LoraSlots, down: Place, up: Place, worn: Worn) -> Pair:
-    row = slots.weights[worn.place]
-    return down.of(row), up.of(row), worn.scale
+def _occasion(slots: LoraSlots, worn: Sequence[Worn], wanted: Collection[str]) -> Hashable:
+    """What a recorded fold holds fixed: places in memory, layers and scales. The adapters' weights in the slots are what changes."""
+    return slots.weights.data_ptr(), slots.size, tuple((one.place, one.scale) for one in worn), frozenset(wanted)
 
 
 def _store_sum(layer: nn.Module, pristine: torch.Tensor, pairs: Sequence[Pair]) -> None:

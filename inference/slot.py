@@ -123,15 +123,19 @@ class AdapterSlots:
         assert self._slots is not None
         row, state = self._slots.weights[place], adapter.on(self.base.device)
         row.zero_()
-        spots = [spot for spot in self._slots.places if spot.key in state]
-        pairs = [(spot.of(row), state[spot.key]) for spot in spots]
-        assert len(pairs) == len(state), "an adapter that was checked on reading fits the slots"
-        self._touched[place] = frozenset(spot.module for spot in spots)
+        matrices = self._slots.matrices(place)
+        pairs = [(_corner(matrices[key], weight), weight) for key, weight in state.items()]  # checked on reading: every key has a place
+        self._touched[place] = frozenset(self._slots.place_of[key].module for key in state)
         if pairs:
-            torch._foreach_copy_([to[: weight.shape[0], : weight.shape[1]] for to, weight in pairs], [weight for _, weight in pairs])
+            torch._foreach_copy_([to for to, _ in pairs], [weight for _, weight in pairs])
 
     def _scale(self, place: int, scale: float) -> None:
         assert self._slots is not None
         if self._scales[place] != scale:
             self._slots.set_scale(place, scale)
             self._scales[place] = scale
+
+
+def _corner(matrix: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """As much of a slot's matrix as an adapter of a smaller rank fills."""
+    return matrix if matrix.shape == weight.shape else matrix[: weight.shape[0], : weight.shape[1]]

@@ -272,6 +272,21 @@ def test_a_fold_leaves_other_layers_alone_and_takes_its_own_back(tiny_flux, make
     assert all(same_bits(weight, before[name]) for name, weight in base.transformer.state_dict().items())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+def test_a_recorded_fold_gives_what_launches_one_by_one_give(tiny_flux, make_adapter, precision):
+    bases = [load_base(tiny_flux, precision=precision, device="cuda") for _ in range(2)]
+    recorded, plain = (Engine(base, merging=Merging(base, from_steps=1)) for base in bases)
+    plain.slot.merging._recorded._able = False
+    for number in (1, 2, 3, 1, 4, 2):
+        for engine in (recorded, plain):
+            engine.put_on(only(make_adapter(number), ".attn.") if number == 4 else make_adapter(number), 3)
+        mine, theirs = (base.transformer.state_dict() for base in bases)
+        assert all(same_bits(weight, theirs[name]) for name, weight in mine.items())
+    assert recorded.slot.merging._recorded._graphs and not plain.slot.merging._recorded._graphs
+
+
 def only(adapter, part):
     """Its layers whose names hold ``part``."""
     return LoadedAdapter(f"{adapter.id} {part}", {key: weight for key, weight in adapter.state.items() if part in key})
