@@ -55,6 +55,12 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
+def capacity(device: torch.device) -> int:
+    """Bytes of the whole GPU, whoever uses them now; a cap counts."""
+    total = torch.cuda.get_device_properties(device).total_memory
+    return int(total * torch.cuda.get_per_process_memory_fraction(device))
+
+
 def broken(device: torch.device) -> bool:
     """Whether the device answers no more in this process: after a CUDA fault every later call fails, until the process is replaced.
 

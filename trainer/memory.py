@@ -9,7 +9,7 @@ from typing import Any
 from core.logs import get_logger
 from diffusion.checkpointing import blocks_to_checkpoint, set_checkpointing
 from diffusion.compiled import blocks
-from diffusion.devices import free_memory, has_fp8
+from diffusion.devices import capacity, free_memory, has_fp8
 from diffusion.loading import BaseModel
 from diffusion.precision import FP8, NF4
 from diffusion.quantise import quantise
@@ -18,6 +18,7 @@ from trainer.recipe import Recipe
 log = get_logger("trainer")
 
 SPARE = 2 * 2**30  # bytes left free: fragments, and a workspace for each matrix kernel
+SMALL_CARD, SPARE_ON_SMALL = 32 * 2**30, 9 * 2**29  # a desk's card also draws its screen: a fit that takes all of it dies of a browser
 
 
 class MemoryPlan:
@@ -71,7 +72,8 @@ class MemoryPlan:
         return self._needed(tokens)
 
     def _needed(self, tokens: int) -> int:
-        return blocks_to_checkpoint(self.base.transformer, tokens, max(0, free_memory(self.base.device) - SPARE))
+        spare = SPARE_ON_SMALL if capacity(self.base.device) <= SMALL_CARD else SPARE
+        return blocks_to_checkpoint(self.base.transformer, tokens, max(0, free_memory(self.base.device) - spare))
 
     def _noted(self, what: str) -> bool:
         note = f"Out of GPU memory: going on with {what}."

@@ -14,6 +14,7 @@ from torch import nn
 
 from core.errors import UserError
 from diffusion import lora
+from diffusion.devices import capacity
 from diffusion.slot_training import SlotTraining
 from trainer.recipe import Recipe
 from trainer.world import World
@@ -98,7 +99,7 @@ def _optimizer(parameter: nn.Parameter, recipe: Recipe) -> torch.optim.Optimizer
     on_gpu = parameter.device.type == "cuda"
     if recipe.optimizer == "adamw8bit" and not on_gpu:
         raise UserError("training/needs-gpu", "adamw8bit needs a CUDA GPU", "Use optimizer auto or adamw.")
-    small = on_gpu and torch.cuda.get_device_properties(parameter.device).total_memory < SHORT_OF_MEMORY
+    small = on_gpu and capacity(parameter.device) < SHORT_OF_MEMORY
     if recipe.optimizer == "adamw8bit" or (recipe.optimizer == "auto" and small):
         from bitsandbytes.optim import AdamW8bit
 

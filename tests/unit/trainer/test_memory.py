@@ -4,12 +4,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from diffusion.checkpointing import activation_bytes
 from diffusion.loading import BaseModel, load_base
 from diffusion.text import encode_prompts
 from tests.tiny import build_tiny_flux
+from trainer import memory
 from trainer.caches import TrainingCache
 from trainer.checkpoints import CheckpointFolder
 from trainer.fit import fit
+from trainer.memory import MemoryPlan
 from trainer.recipe import Recipe
 
 
@@ -73,3 +76,14 @@ def test_when_checkpointing_was_not_enough_the_base_goes_into_fewer_bits(tmp_pat
     assert own.precision.name == "fp8" and own.dtype is torch.float32
     one, two = (torch.cat([value.flatten() for value in load_file(path).values()]) for path in (whole, short))
     assert 0 < (one - two).norm() / one.norm() < 0.2
+
+
+def test_a_small_card_keeps_more_of_itself_free(base: BaseModel, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for the activations and 3 GiB more: enough on a server's card, not on a desk's."""
+    tokens = 10**6
+    monkeypatch.setattr(memory, "free_memory", lambda device: activation_bytes(base.transformer, tokens) + 3 * 2**30)
+    checkpointed = {}
+    for gib in (24, 80):
+        monkeypatch.setattr(memory, "capacity", lambda device, gib=gib: gib * 2**30)
+        checkpointed[gib] = MemoryPlan(base, recipe, tokens)._needed(tokens)
+    assert checkpointed[24] > 0 and checkpointed[80] == 0
