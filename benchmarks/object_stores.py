@@ -1,4 +1,6 @@
-"""Object stores on this machine's loopback: moto's S3 server where it is installed, else plain HTTP as a stand-in that says so."""
+"""Object stores on this machine's loopback: moto's S3 server where it is installed, else plain HTTP as a stand-in that says so.
+
+moto reads a whole object for each range that it is asked for, so a server that reads only ranges stands beside it."""
 
 from __future__ import annotations
 
@@ -19,7 +21,12 @@ from typing import Any, Protocol
 from unittest.mock import patch
 
 S3 = "moto's S3 server on loopback, by boto3"
+RANGES = "server of ranges on loopback, by boto3"
 STAND_IN = "HTTP server on loopback, a stand-in for S3"
+
+BUCKET = "benchmark"
+URL = f"s3://{BUCKET}?endpoint_url=http://127.0.0.1:{{port}}&region=us-east-1&addressing=path"
+KEYS = {"AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "benchmark"}
 
 _NEEDED = ("boto3", "moto", "flask", "flask_cors")
 _MOTO = (
@@ -95,12 +102,38 @@ def s3_store(folder: Path) -> Iterator[Any]:
     folder.mkdir(parents=True, exist_ok=True)
     server = S3Server(folder / "moto.log")
     try:
-        with patch.dict(os.environ, {"AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "benchmark"}):
-            store = S3Store.from_url(f"s3://benchmark?endpoint_url=http://127.0.0.1:{server.port}&region=us-east-1&addressing=path")
+        with patch.dict(os.environ, KEYS):
+            store = S3Store.from_url(URL.format(port=server.port))
             store.client.create_bucket(Bucket=store.bucket)
             yield store
     finally:
         server.close()
+
+
+class RangedStore:
+    """Files of a folder, downloaded by the product's own S3 store from a process that reads no more than the ranges it is asked for."""
+
+    def __init__(self, port: int) -> None:
+        from storage.s3 import S3Store
+
+        with patch.dict(os.environ, KEYS):
+            self._store = S3Store.from_url(URL.format(port=port))
+
+    def download(self, key: str, path: Path) -> None:
+        self._store.download(key, path)
+
+
+@contextmanager
+def ranged_store(folder: Path) -> Iterator[RangedStore]:
+    """Objects are the files in ``folder / BUCKET``."""
+    command = [sys.executable, "-m", "benchmarks.range_server", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert process.stdout is not None
+        yield RangedStore(int(process.stdout.readline()))
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import render_adapters
 from benchmarks.measuring import Book, held_gib, peak_gib, wait
-from benchmarks.object_stores import loopback_store
+from benchmarks.object_stores import BUCKET, RANGES, loopback_store, ranged_store, s3_installed
 from core.settings import Settings
 from diffusion import compiled
 from inference.adapters import AdapterCache
@@ -44,6 +44,18 @@ def _switches(book: Book, engine: Engine, steps: int, target_set: str) -> None:
             rows = [shelve(storage, seed, file) for seed, file in enumerate(files)]
             for tier in TIERS if engine.base.device.type == "cuda" else TIERS[1:]:
                 _measure(book, engine, storage, rows, tier, steps, kind if tier == "store" else tier)
+        if s3_installed():
+            _from_ranges(book, engine, steps, folder, files)
+
+
+def _from_ranges(book: Book, engine: Engine, steps: int, folder: Path, files: list[Path]) -> None:
+    """The same client before a server that is not moto."""
+    bucket = folder / "buckets" / BUCKET
+    bucket.mkdir(parents=True)
+    files = [file.rename(bucket / file.name) for file in files]
+    with ranged_store(bucket.parent) as store, open_storage_of(folder / "ranged", store) as storage:
+        rows = [shelve(storage, seed, file) for seed, file in enumerate(files)]
+        _measure(book, engine, storage, rows, "store", steps, RANGES)
 
 
 def _measure(book: Book, engine: Engine, storage: Storage, rows: list[tables.Adapter], tier: str, steps: int, named: str) -> None:

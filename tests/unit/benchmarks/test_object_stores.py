@@ -25,6 +25,17 @@ def test_a_real_s3_server_through_the_products_own_store(tmp_path: Path) -> None
             store.download("another", tmp_path / "nothing")
 
 
+def test_a_server_of_ranges_gives_the_products_own_store_what_lies_in_the_folder(tmp_path: Path) -> None:
+    file = tmp_path / "buckets" / object_stores.BUCKET / "an adapter"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(CONTENT)
+    with object_stores.ranged_store(tmp_path / "buckets") as store:
+        store.download("an adapter", tmp_path / "got")
+        assert (tmp_path / "got").read_bytes() == CONTENT
+        with pytest.raises(KeyError):
+            store.download("another", tmp_path / "nothing")
+
+
 @pytest.mark.parametrize("missing", ["boto3", "moto"])
 def test_without_its_packages_a_stand_in_that_says_so(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def found(name: str) -> Any:
