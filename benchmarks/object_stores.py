@@ -29,10 +29,7 @@ URL = f"s3://{BUCKET}?endpoint_url=http://127.0.0.1:{{port}}&region=us-east-1&ad
 KEYS = {"AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "benchmark"}
 
 _NEEDED = ("boto3", "moto", "flask", "flask_cors")
-_MOTO = (
-    "import threading; from moto.server import ThreadedMotoServer; server = ThreadedMotoServer('127.0.0.1', 0, verbose=False); "
-    "server.start(); print(server.get_host_and_port()[1], flush=True); threading.Event().wait()"
-)
+_MOTO = "benchmarks.moto_server"
 
 
 class Downloads(Protocol):
@@ -46,7 +43,7 @@ class S3Server:
 
     def __init__(self, log: Path) -> None:
         with log.open("ab") as out:
-            command = [sys.executable, "-c", _MOTO]
+            command = [sys.executable, "-m", _MOTO]
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=out, text=True, start_new_session=True)
         assert self.process.stdout is not None
         port = self.process.stdout.readline()

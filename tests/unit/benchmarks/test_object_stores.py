@@ -25,6 +25,17 @@ def test_a_real_s3_server_through_the_products_own_store(tmp_path: Path) -> None
             store.download("another", tmp_path / "nothing")
 
 
+def test_versions_are_listed_without_their_contents(tmp_path: Path) -> None:
+    with object_stores.s3_store(tmp_path) as store:
+        store.client.put_bucket_versioning(Bucket=store.bucket, VersioningConfiguration={"Status": "Enabled"})
+        for content in (CONTENT, CONTENT[:100], CONTENT):
+            store.put("adapter", content)
+        listed = store.client.list_object_versions(Bucket=store.bucket)["Versions"]
+        assert [version["Size"] for version in listed] == [len(CONTENT), 100, len(CONTENT)]
+        assert store.get("adapter") == CONTENT
+        assert store.erase("adapter").count == 3 and "Versions" not in store.client.list_object_versions(Bucket=store.bucket)
+
+
 def test_a_server_of_ranges_gives_the_products_own_store_what_lies_in_the_folder(tmp_path: Path) -> None:
     file = tmp_path / "buckets" / object_stores.BUCKET / "an adapter"
     file.parent.mkdir(parents=True)
@@ -51,6 +62,6 @@ def test_without_its_packages_a_stand_in_that_says_so(missing: str, tmp_path: Pa
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_stores, "_MOTO", "raise SystemExit('no such module')")
-    with pytest.raises(RuntimeError, match="no such module"):
+    monkeypatch.setattr(object_stores, "_MOTO", "benchmarks.no_such_server")
+    with pytest.raises(RuntimeError, match="no_such_server"):
         object_stores.S3Server(tmp_path / "log")
