@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -25,8 +24,8 @@ from storage.migrations import upgrade
 from storage.tables import Job, now
 from storage.wiring import Storage, open_storage
 from tests.integration.storage.postgres.conftest import free_port
+from tests.short_base import short_base
 
-ROOT = Path(__file__).resolve().parents[2]
 SHORT_RECIPE = {"steps": 8, "checkpoint_every": 2, "candidates": [1.0], "validation_images": 1, "validation_steps": 2, "held_out": 1}
 QUICK = {  # leases and retries in seconds, so that an hour holds many of them
     "lease_s": "8",
@@ -112,7 +111,6 @@ class Service:
         return [("api", ["api", "--host", "127.0.0.1", "--port", str(self.port)]), ("scheduler", ["scheduler"]), *workers]
 
     def _environment(self) -> dict[str, str]:
-        miniature = ROOT / "miniature"
         values: dict[str, Any] = QUICK | {
             "var_dir": self.var,
             "database_url": self.database.url,
@@ -120,24 +118,10 @@ class Service:
             "mail_url": f"smtp://127.0.0.1:{self.mail.port}?tls=none",
             "cache_dir": self.var / "cache",
             "public_url": self.url,
-            "base_model": self._short_base(miniature / "flux"),
-            "identity_encoder": miniature / "dino",
-            "text_image_encoder": miniature / "clip",
             "secret_key": "chaos" * 8,
         }
-        return {f"LIKENESS_{name.upper()}": str(value) for name, value in values.items()}
-
-    def _short_base(self, flux: Path) -> Path:
-        """The miniature's own weights, with a recipe of a few steps: a base model's folder brings its facts."""
-        folder = self.var / "base"
-        folder.mkdir()
-        for path in flux.iterdir():
-            if path.name != "likeness.json":
-                (folder / path.name).symlink_to(path)
-        facts = json.loads((flux / "likeness.json").read_text(encoding="utf-8"))
-        facts["recipe"] |= SHORT_RECIPE
-        (folder / "likeness.json").write_text(json.dumps(facts), encoding="utf-8")
-        return folder
+        base = short_base(self.var / "base", **SHORT_RECIPE)
+        return base | {f"LIKENESS_{name.upper()}": str(value) for name, value in values.items()}
 
     def _store_url(self, port: int) -> str:
         return f"s3://{BUCKET}?endpoint_url=http://127.0.0.1:{port}&region=us-east-1&addressing=path"

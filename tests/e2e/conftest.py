@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from tests.short_base import short_base
+
 ROOT = Path(__file__).parents[2]
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-sync"]
 READY_WITHIN_S = 120.0
@@ -44,8 +46,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """All of it, by ``likeness up``."""
-    with _running(tmp_path_factory.mktemp("service"), "up") as started:
+    """All of it, by ``likeness up``; trainings of a third of the recipe's steps, which are enough for a likeness to show."""
+    var = tmp_path_factory.mktemp("service")
+    with _running(var, "up", **short_base(var / "base", steps=200)) as started:
         yield started
 
 
