@@ -12,8 +12,10 @@ from typing import Any
 
 import httpx
 
-from benchmarks.chaos.service import ROOT, Service
+from benchmarks.chaos.service import Service
 from core.words import new_id
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "photos"
 
 EMAIL = "customer@example.com"
 PHOTOS = 5
@@ -136,7 +138,7 @@ class Customers:
         raise RuntimeError("no sign-in mail came")
 
     def _subject(self, number: int) -> str:
-        folders = sorted(folder for folder in (ROOT / "examples" / "photos").iterdir() if folder.is_dir())
+        folders = sorted(folder for folder in EXAMPLES.iterdir() if folder.is_dir())
         folder = folders[number % len(folders)]
         consent = self.client.get("/v1/consent").raise_for_status().json()["sha256"]
         kind = (folder / "kind.txt").read_text().strip()
