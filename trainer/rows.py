@@ -39,13 +39,12 @@ class Rows:
     def picture(self, index: int) -> Rows:
         """One of them, alone."""
         one = slice(index, index + 1)
-        prompts, pooled = self.text.prompt_embeds[one], self.text.pooled_prompt_embeds[one]
         return replace(
             self,
             tokens=self.tokens[one],
             target=self.target[one],
             sigmas=self.sigmas[one],
-            text=PromptEmbeds(prompts, pooled, self.text.text_ids),
+            text=self.text.row(index),
             weights=None if self.weights is None else self.weights[one],
         )
 
