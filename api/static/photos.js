@@ -10,6 +10,8 @@ const AT_ONCE = 3;
 
 const waiting = [];
 let running = 0;
+let drawing = null;
+let stale = false;
 
 document.getElementById("send").hidden = true;
 input.addEventListener("change", () => { take(input.files); input.value = ""; });
@@ -78,9 +80,20 @@ function refusal(message, fix) {
   return Object.assign(new Error(message), { fix });
 }
 
-async function redraw() {
-  const response = await fetch(set.dataset.source, { headers: { Accept: "text/html" } });
-  if (response.ok) set.innerHTML = await response.text();
+// One drawing at a time, and another for what changed meanwhile: of two at once the older answer may come last and stay.
+function redraw() {
+  stale = true;
+  drawing ??= draw();
+  return drawing;
+}
+
+async function draw() {
+  while (stale) {
+    stale = false;
+    const html = await fetch(set.dataset.source, { headers: { Accept: "text/html" } }).then((response) => (response.ok ? response.text() : null)).catch(() => null);
+    if (html !== null) set.innerHTML = html;
+  }
+  drawing = null;
 }
 
 function showArriving(file) {

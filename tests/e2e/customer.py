@@ -53,8 +53,12 @@ def choose_photos(page: Any, files: list[Path]) -> None:
     page.locator("#files").set_input_files([str(file) for file in files])
 
 
-def wait_for_count(page: Any, usable: int) -> None:
-    page.get_by_role("heading", name=re.compile(rf"^{usable} of ")).wait_for(timeout=60_000)
+def wait_for_count(page: Any, usable: int, within_s: float = 60) -> None:
+    heading = page.get_by_role("heading", name=re.compile(rf"^{usable} of "))
+    try:
+        heading.wait_for(timeout=within_s * 1000)
+    except Exception as error:
+        raise AssertionError(f"not {usable} usable photos within {within_s:.0f} s; the page says:\n{page.inner_text('main')}") from error
 
 
 def train_and_watch(page: Any, name: str) -> None:

@@ -94,6 +94,29 @@ def test_each_photo_is_judged_as_it_arrives(pages: Service, browser: Any, good_p
     assert page.get_by_role("button", name="Start the training").is_enabled()
 
 
+FIRST_SET_LATE = """const plain = fetch;
+  window.fetch = async (url, ...rest) => {
+    const answer = await plain(url, ...rest);
+    const { dataset } = document.documentElement;
+    if (!String(url).endsWith("/photos/set") || dataset.late) return answer;
+    dataset.late = "held";
+    await new Promise(done => setTimeout(done, 2500));
+    setTimeout(() => { dataset.late = "given"; }, 200);
+    return answer;
+  };"""
+
+
+def test_an_older_answer_that_comes_late_does_not_stay(pages: Service, browser: Any, good_photos: list[Path]) -> None:
+    page = new_page(browser, DESKTOP)
+    page.add_init_script(FIRST_SET_LATE)
+    customer.sign_in(page, pages, "amy@example.com")
+    customer.add_subject(page, "Amy", "A dog")
+    customer.choose_photos(page, good_photos[:4])
+    customer.wait_for_count(page, 4)
+    page.locator("html[data-late=given]").wait_for()
+    customer.wait_for_count(page, 4, within_s=3)
+
+
 def test_a_removed_photo_leaves_a_receipt(pages: Service, browser: Any, good_photos: list[Path]) -> None:
     page = new_page(browser, DESKTOP)
     customer.sign_in(page, pages, "ida@example.com")
