@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
 from api import pages, problems, views
@@ -19,6 +20,7 @@ from api.security import SecurityHeaders, policy
 from api.site import site_facts
 from api.state import State
 from api.statics import CachedStatics
+from api.telling import Teller
 from core.errors import ServiceDown
 from core.logs import get_logger
 from core.settings import Settings
@@ -69,7 +71,7 @@ def create_app(settings: Settings, storage: Storage | None = None, post: PostLik
 
 def _state(settings: Settings, storage: Storage, post: PostLike) -> State:
     broadcaster = Broadcaster(lambda job_ids: _snapshots(storage, job_ids))
-    return State(settings, storage, PhotoPool(), broadcaster, site_facts(settings), post)
+    return State(settings, storage, PhotoPool(), broadcaster, site_facts(settings), post, Teller(storage))
 
 
 def _snapshots(storage: Storage, job_ids: list[str]) -> dict[str, Snapshot]:
@@ -100,3 +102,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     await state.broadcaster.close()
     state.photo_pool.close()
+    await run_in_threadpool(state.teller.close)

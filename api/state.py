@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from api.events import Broadcaster
 from api.site import Site
+from api.telling import Teller
 from core.settings import Settings
 from metrics.photo_pool import PhotoPool
 from storage.mails import Post
@@ -24,6 +25,7 @@ class State:
     broadcaster: Broadcaster
     site: Site
     post: Post
+    teller: Teller
     photo_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))  # a crowd of uploads leaves threads to the others
 
 

@@ -24,7 +24,7 @@ from core.styles import offered
 from core.words import Mode
 from diffusion.credentials import credentials_of
 from diffusion.provenance import marked_jpeg
-from storage import jobs, portraits, watching
+from storage import portraits, watching
 from storage.tables import Job, Portrait
 from storage.wishes import Wishes
 
@@ -56,11 +56,11 @@ class NewPortrait(BaseModel):
 
 
 def start(state: State, caller: Caller, body: NewPortrait) -> tuple[Portrait, Job]:
-    """Commits, then tells the workers; if the broker is down the scheduler tells them later."""
+    """Commits, then has the workers told; if the broker is down the scheduler tells them later."""
     asked = body.model_dump(include={"adapter_id", "style", "prompt", "seed", "count", "class_word"})
     with state.storage.db.session() as session:
         portrait, job = portraits.create(session, state.settings, caller.account_id, **asked, params=body.params(), wishes=body.wishes())
-    jobs.publish_new(state.storage, job)
+    state.teller.tell(job)
     return portrait, job
 
 
@@ -105,7 +105,7 @@ def upscale(portrait_id: str, n: int, state: Shared, caller: SignedIn) -> dict[s
 def start_enlarging(state: State, caller: Caller, portrait_id: str, n: int) -> tuple[Portrait, Job]:
     with state.storage.db.session() as session:
         portrait, job = portraits.enlarge(session, caller.account_id, portrait_id, n)
-    jobs.publish_new(state.storage, job)
+    state.teller.tell(job)
     return portrait, job
 
 

@@ -16,7 +16,7 @@ from api.paged import Cursor, Limit, listed
 from api.recipes import RecipeOverrides
 from api.routes.streams import stream
 from api.state import Shared, State
-from storage import jobs, trainings, watching
+from storage import trainings, watching
 from storage.tables import Job, Training
 
 router = APIRouter(prefix="/v1/trainings", tags=["trainings"], route_class=IdempotentRoute)
@@ -29,11 +29,11 @@ class NewTraining(BaseModel):
 
 
 def start(state: State, caller: Caller, body: NewTraining) -> tuple[Training, Job]:
-    """Commits, then tells the workers; if the broker is down the scheduler tells them later."""
+    """Commits, then has the workers told; if the broker is down the scheduler tells them later."""
     with state.storage.db.session() as session:
         recipe = body.recipe.model_dump(exclude_none=True)
         training, job = trainings.create(session, state.settings, caller.account_id, body.subject_id, body.seed, recipe)
-    jobs.publish_new(state.storage, job)
+    state.teller.tell(job)
     return training, job
 
 
