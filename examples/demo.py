@@ -265,7 +265,7 @@ def watch(client: httpx.Client, address: str, name: str) -> dict[str, Any]:
             if job["status"] in ("succeeded", "failed", "canceled"):
                 bars.update(line, total=1, completed=1)
                 break
-            time.sleep(0.4)
+            time.sleep(1)  # on two cores each look at it takes a little of the training
     if job["status"] != "succeeded":
         sys.exit(f"the {name} ended as {job['status']}: {job['error']}")
     return job
