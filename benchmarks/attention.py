@@ -9,12 +9,17 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.floor import synchronise
 from benchmarks.record import Record
+
+Result = TypeVar("Result")
 
 BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION}
 HEADS, WIDTH = 24, 128
@@ -49,7 +54,7 @@ def measure(name: str, tokens: int, layout: str, device: torch.device) -> dict[s
         with sdpa_kernel(backends):
             forward.append(_timed(lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v), device))
             out = forward[-1][1]
-            backward.append(_timed(lambda out=out: out.backward(g), device))
+            backward.append(_timed(partial(out.backward, g), device))
     flops = 4 * tokens**2 * HEADS * WIDTH
     seconds = [min(taken for taken, _ in runs) for runs in (forward, backward)]
     rates = [round(work / taken / 1e12, 1) for work, taken in zip((flops, 2.5 * flops), seconds, strict=True)]
@@ -65,7 +70,7 @@ def _input(tokens: int, layout: str, seed: int, device: torch.device) -> torch.T
     return (drawn if layout == "heads-first" else drawn.transpose(1, 2)).requires_grad_(seed < 3)
 
 
-def _timed(work, device: torch.device):  # type: ignore[no-untyped-def]
+def _timed(work: Callable[[], Result], device: torch.device) -> tuple[float, Result]:
     synchronise(device)
     start = time.perf_counter()
     result = work()
@@ -75,12 +80,17 @@ def _timed(work, device: torch.device):  # type: ignore[no-untyped-def]
 
 def _error(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, g: torch.Tensor) -> float:
     """Relative, over all three gradients; four heads are enough to tell."""
-    exact = [tensor.detach()[:, :4].float().requires_grad_() for tensor in (q, k, v)]
+    few_q, few_k, few_v = exact = [tensor.detach()[:, :4].float().requires_grad_() for tensor in (q, k, v)]
     with sdpa_kernel([SDPBackend.MATH]):
-        torch.nn.functional.scaled_dot_product_attention(*exact).backward(g[:, :4].float())
-    pairs = [(tensor.grad[:, :4].float(), own.grad) for tensor, own in zip((q, k, v), exact, strict=True)]  # type: ignore[index]
-    off = sum(float((ours - theirs).square().sum()) for ours, theirs in pairs)
-    return round((off / sum(float(theirs.square().sum()) for _, theirs in pairs)) ** 0.5, 5)
+        torch.nn.functional.scaled_dot_product_attention(few_q, few_k, few_v).backward(g[:, :4].float())
+    ours, theirs = [_gradient(tensor)[:, :4].float() for tensor in (q, k, v)], [_gradient(tensor) for tensor in exact]
+    off = sum(float((a - b).square().sum()) for a, b in zip(ours, theirs, strict=True))
+    return round((off / sum(float(b.square().sum()) for b in theirs)) ** 0.5, 5)
+
+
+def _gradient(leaf: torch.Tensor) -> torch.Tensor:
+    assert leaf.grad is not None
+    return leaf.grad
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def measure(database_url: str, samples: int) -> dict[str, dict[str, float]]:
     """``{operation: {queued: milliseconds}}``."""
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(_env_file=None, var_dir=Path(folder), database_url=database_url)  # type: ignore[call-arg]
+        settings = Settings(_env_file=None, var_dir=Path(folder), database_url=database_url)
         upgrade(settings.database)
         storage, broker = open_storage(settings), start_embedded_redis(settings)
         try:

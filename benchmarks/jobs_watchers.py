@@ -35,7 +35,7 @@ def measure(watchers: int, windows: int, window_s: float) -> dict[str, Any]:
         upload(client, subject_id, photos)
         body = {"subject_id": subject_id, "seed": 0, "recipe": {"steps": 10_000}}
         training = client.post("/v1/trainings", json=body).raise_for_status().json()
-        database = Database(Settings(_env_file=None, var_dir=var).database)  # type: ignore[call-arg]
+        database = Database(Settings(_env_file=None, var_dir=var).database)
         address = f"{url}{httpx.URL(training['urls']['events']).path}"
         rates: dict[str, list[float]] = {"without": [], "with": []}
         received = 0

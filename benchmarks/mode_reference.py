@@ -78,6 +78,6 @@ def _at_equal_style(near: dict[str, list[float]], styled: dict[str, list[float]]
         return float(np.mean([near["reference"][i] for i in index]) - there)
 
     draw = np.random.default_rng(0)
-    gaps = [gap(draw.choice(names, len(names))) for _ in range(1000)]
+    gaps = [gap(list(draw.choice(names, len(names)))) for _ in range(1000)]
     low, high = np.quantile(gaps, [0.025, 0.975])
     return {"mean": round(gap(names), 4), "low": round(float(low), 4), "high": round(float(high), 4), "n": len(groups)}

@@ -42,7 +42,7 @@ PARTS = ("two_pass", "two_pass_known", "reference", "pose", "modes")  # the cost
 
 def main(arguments: Sequence[str] | None = None) -> None:
     asked = _parser().parse_args(arguments)
-    settings = Settings(device=asked.device, precision=asked.precision)  # type: ignore[arg-type]
+    settings = Settings(device=asked.device, precision=asked.precision)
     bench = load_bench(settings)
     if asked.denoising_steps:
         bench.base.facts.setdefault("render", {})["num_inference_steps"] = asked.denoising_steps

@@ -72,9 +72,10 @@ def ours(book: Book, engine: Engine, side: int, steps: int, rate: float) -> None
 
 def ready(book: Book, base: BaseModel, cache: Path | None, backend: str) -> Engine:
     """A warm engine, and what warming took."""
-    engine, found = Engine(base), []
+    engine, found = Engine(base), list[Costs | None]()
     seconds = seconds_of(lambda: found.append(warm_up(engine, cache=cache, styles=False, backend=backend)), base.device)
-    costs: Costs = found[0]
+    costs = found[0]
+    assert costs
     figures = {"step_bare_s": costs.bare_s, "step_in_slot_s": costs.worn_s, "fold_s": costs.fold_s, "folded_from_steps": costs.from_steps}
     book.add("warm-up: compiling and measuring", s=round(seconds, 1), precision=base.precision.name, **figures)
     return engine

@@ -127,7 +127,7 @@ def thousand(book: Book, engine: Engine, count: int, side: int, steps: int) -> N
 @contextmanager
 def open_storage_of(folder: Path, store: Any, few: int = 8 * 2**30) -> Iterator[Storage]:
     """A database in ``folder`` with one customer, over any object store; ``few``: bytes that the RAM tier may hold."""
-    settings = Settings(_env_file=None, var_dir=folder, adapter_cache_bytes=few, adapter_gpu_bytes=8 * 2**30)  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, var_dir=folder, adapter_cache_bytes=few, adapter_gpu_bytes=8 * 2**30)
     folder.mkdir(parents=True, exist_ok=True)
     db = Database(settings.database)
     db.create_all()

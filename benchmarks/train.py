@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,6 +32,11 @@ from trainer.seats import Seats
 LONG_TEXT, SHORT_TEXT = 512, 128  # tokens: what the stock script reads, and what captions need
 CAP_GIB = 24
 SECTIONS = ("attention", "stock", "steps512", "steps768", "steps1024", "together", "fp8", "jobs", "job", "cap24")
+
+
+def each(work: Callable[[int, int], None], shapes: Sequence[tuple[int, int]]) -> None:
+    for side, text in shapes:
+        work(side, text)
 
 
 class Benchmark:
@@ -60,13 +65,14 @@ class Benchmark:
 
     def _bf16(self) -> None:
         stand = self._stand("bf16" if self.device.type == "cuda" else "fp32")
-        self._section("stock", lambda: [stock(stand, side, LONG_TEXT) for side in self.sides.values()] and None)
+        self._section("stock", partial(each, partial(stock, stand), [(side, LONG_TEXT) for side in self.sides.values()]))
         self._compile(stand.base)
         seats = Seats(stand.base, 4 if "together" in self.only else 1)
+        measured = partial(ours, stand, seats)
         self._section("steps512", lambda: self._steps512(stand, seats))
-        self._section("steps1024", lambda: [ours(stand, seats, self.sides[1024], text) for text in (LONG_TEXT, SHORT_TEXT)] and None)
+        self._section("steps1024", partial(each, measured, [(self.sides[1024], text) for text in (LONG_TEXT, SHORT_TEXT)]))
         self._section("together", lambda: self._together(stand, seats))
-        self._section("steps768", lambda: [ours(stand, seats, self.sides[768], text) for text in (SHORT_TEXT, LONG_TEXT)] and None)
+        self._section("steps768", partial(each, measured, [(self.sides[768], text) for text in (SHORT_TEXT, LONG_TEXT)]))
         self._section("job", lambda: self._job(stand.base, seats))
         self._section("jobs", lambda: twenty_jobs(stand, seats, 512, SHORT_TEXT, **({"jobs": 3, "steps": 2} if self.asked.tiny else {})))
         seats.remove()
@@ -161,4 +167,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

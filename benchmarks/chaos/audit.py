@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 from sqlalchemy import select
@@ -21,6 +21,8 @@ from mail.messages import message_id
 from storage.keys import adapter_card, adapter_sample
 from storage.tables import Adapter, Job, Mail, Photo, Portrait, PortraitImage, Training
 from storage.wiring import Storage
+
+Row = TypeVar("Row")
 
 
 @dataclass
@@ -44,16 +46,19 @@ class Verdict:
 
 def read_rows(storage: Storage) -> Rows:
     with storage.db.reader() as session:
-        every = {table: list(session.scalars(select(table))) for table in (Job, Training, Portrait, Adapter, PortraitImage, Photo, Mail)}
-    return Rows(
-        {job.target_id: job for job in every[Job]},  # type: ignore[attr-defined]
-        {row.id: row for row in every[Training]},  # type: ignore[attr-defined, misc]
-        {row.id: row for row in every[Portrait]},  # type: ignore[attr-defined, misc]
-        every[Adapter],  # type: ignore[arg-type]
-        every[PortraitImage],  # type: ignore[arg-type]
-        every[Photo],  # type: ignore[arg-type]
-        every[Mail],  # type: ignore[arg-type]
-    )
+
+        def every(table: type[Row]) -> list[Row]:
+            return list(session.scalars(select(table)))
+
+        return Rows(
+            {job.target_id: job for job in every(Job)},
+            {row.id: row for row in every(Training)},
+            {row.id: row for row in every(Portrait)},
+            every(Adapter),
+            every(PortraitImage),
+            every(Photo),
+            every(Mail),
+        )
 
 
 def audit(

@@ -56,7 +56,7 @@ class Service:
         self.proxy = FaultyProxy(self.s3.port)
         self.mail = MailServer()
         self.environment = self._environment()
-        self.settings = Settings(_env_file=None, **{k.removeprefix("LIKENESS_").lower(): v for k, v in self.environment.items()})  # type: ignore[call-arg,arg-type]
+        self.settings = Settings(_env_file=None, **{k.removeprefix("LIKENESS_").lower(): v for k, v in self.environment.items()})  # type: ignore[arg-type]
         self.said: list[str] = []
         self.held: set[str] = set()  # children that are down on purpose
         self._stop = threading.Event()

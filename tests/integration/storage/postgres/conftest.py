@@ -46,7 +46,7 @@ def postgres() -> Iterator[str]:
     user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
     home = home_for(user)
     try:
-        with serving(*(within_reach(path, user, home) for path in (initdb, server)), user, home) as address:
+        with serving(within_reach(initdb, user, home), within_reach(server, user, home), user, home) as address:
             yield address
     finally:
         shutil.rmtree(home)
