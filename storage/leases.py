@@ -84,7 +84,7 @@ class Lease:
     def stage(self, name: str) -> Iterator[None]:
         """Names the stage and adds the seconds that it took to ``metrics["seconds"][name]``, over all attempts."""
         self.check()
-        self.progress(stage=str(name), step=0, total=0, message="")
+        self.progress(stage=str(name), step=0, total=0, message="", eta_s=None)  # the stage before has no say in when this one ends
         began = time.monotonic()
         try:
             yield

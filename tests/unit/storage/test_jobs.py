@@ -53,12 +53,26 @@ def test_work_that_succeeds(storage: Storage, world: World, job: Job) -> None:
     assert jobs.run(storage, job.id, "worker-1", work) == "succeeded"
     ended = world.job(job)
     assert (ended.state, ended.attempts, ended.worker) == ("succeeded", 1, "worker-1")
-    assert ended.progress == {"stage": "fit", "step": 3, "total": 9, "loss": 0.5, "message": ""}
+    assert ended.progress == {"stage": "fit", "step": 3, "total": 9, "loss": 0.5, "message": "", "eta_s": None}
     assert ended.metrics["gpu_seconds"] == 1.5
     assert ended.metrics["seconds"]["fit"] >= 0
     assert ended.completed_at is not None
     with storage.db.reader() as session:
         assert session.get_one(Training, job.target_id).adapter_id == "ada_1"
+
+
+def test_a_new_stage_does_not_end_when_the_one_before_would_have(storage: Storage, world: World, job: Job) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def work(lease: Lease) -> None:
+        with lease.stage("fit"):
+            lease.progress(step=9, total=9, loss=0.5, eta_s=0.0)
+        with lease.stage("select"):
+            seen.append(dict(world.job(job).progress))
+        succeed(lease)
+
+    assert jobs.run(storage, job.id, "w", work) == "succeeded"
+    assert (seen[0]["stage"], seen[0]["loss"], seen[0]["eta_s"]) == ("select", 0.5, None)
 
 
 def test_of_two_claimers_one_works(storage: Storage, job: Job) -> None:
