@@ -1,6 +1,7 @@
 # The ways in. `make demo` and `make up` need nothing but Python 3.11+.
 PYTHON ?= python3
 VENV ?= .venv
+TESTS_AT_ONCE ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -19,7 +20,7 @@ up: $(STAMP)
 	$(BIN)/likeness up
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .
