@@ -41,7 +41,7 @@ HELD_OUT = 3  # photos that only the judge sees
 FACTORS: dict[str, Sequence[Any]] = {
     "rank": (8, 16, 32, 64),
     "steps": (0.25, 0.5, 1.0, 2.0),  # of the shipped number
-    "learning_rate": (2e-4, 5e-4, 1e-3, 2e-3),
+    "learning_rate": (5e-4, 1e-3, 1.5e-3, 3e-3),
     "ema_decay": (0.0, 0.95, 0.99),
     "sigma_mean": (0.0, 1.0),
     "background_weight": (0.1, 1.0),

@@ -130,7 +130,7 @@ def test_progress_counts_steps_over_all_pictures(state, shelf):
         run_portrait(state, lease)
 
     jobs.run(state.storage, job_id, "render-1", work)
-    steps = [snapshot for snapshot in seen if "eta_s" in snapshot]
+    steps = [snapshot for snapshot in seen if snapshot.get("eta_s") is not None]
     assert [(snapshot["step"], snapshot["total"]) for snapshot in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert steps[-1]["eta_s"] == 0
     assert [snapshot["stage"] for snapshot in seen if "stage" in snapshot] == ["load", "render", "score", "store"]
