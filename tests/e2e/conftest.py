@@ -46,7 +46,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """All of it, by ``likeness up``; trainings of a third of the recipe's steps, which are enough for a likeness to show."""
+    """All of it, by ``likeness up``; trainings of half of the recipe's steps, which are enough for a likeness to show."""
     var = tmp_path_factory.mktemp("service")
     with _running(var, "up", **short_base(var / "base", steps=200)) as started:
         yield started
