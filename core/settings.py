@@ -99,7 +99,7 @@ class Settings(BaseSettings):
 
     # Rendering
     adapter_cache_bytes: int = Field(2 * 2**30, description="RAM for adapters, of a render worker.")
-    adapter_disk_bytes: int = Field(20 * 2**30, description="Disk for adapters, of a render worker.")
+    adapter_disk_bytes: int = Field(20 * 2**30, description="Disk for adapters of a machine; less where others need it.")
     adapter_gpu_bytes: int = Field(2 * 2**30, description="GPU memory for adapters that are not in a slot; FLUX.1-dev: 180 MB each.")
     overtake_times: int = Field(8, description="Portraits of the adapter in hand may go before an older one so often …")
     overtake_s: float = Field(20.0, description="… and only while it has waited less than this.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -13,11 +12,12 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from core.errors import JobFailed, UserError
+from core.errors import JobFailed, ServiceDown, UserError
 from core.logs import get_logger
 from inference.lru import ByteLru
 from inference.slot import LoadedAdapter
 from storage import adapters as rows
+from storage.disk_tier import DiskTier
 from storage.tables import Adapter
 from storage.wiring import Storage
 
@@ -25,43 +25,10 @@ log = get_logger("inference.adapters")
 
 ERASED = "This adapter was erased, so no more portraits can be made with it."
 DAMAGED = "The stored adapter is damaged. Train the subject again; we are sorry."
-SUFFIX = ".safetensors"
+FETCHES = 3  # of one adapter, if its file is gone again before it is read
 
 Read = Callable[[Path, str], LoadedAdapter]  # of a file and the adapter's id; refuses what is no adapter of this base model
 Near = Callable[[LoadedAdapter], LoadedAdapter]  # a copy in the GPU's memory
-
-
-class DiskTier:
-    """Adapter files in one folder, the least recently used removed when they exceed ``limit`` bytes. Processes may share the folder."""
-
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit = folder, limit
-
-    def path(self, adapter_id: str) -> Path:
-        return self.folder / f"{adapter_id}{SUFFIX}"
-
-    def touch(self, adapter_id: str) -> None:
-        """It was used just now. Another process may have removed it since: then there is nothing to note."""
-        with suppress(FileNotFoundError):
-            os.utime(self.path(adapter_id))
-
-    def trim(self, keep: str) -> None:
-        """Down to the limit, oldest use first; ``keep`` is about to be read and stays."""
-        files = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in self._files())
-        used = sum(size for _, size, _ in files)
-        for _, size, path in files:
-            if used > self.limit and path != self.path(keep):
-                path.unlink(missing_ok=True)
-                used -= size
-
-    def drop(self, adapter_id: str) -> None:
-        self.path(adapter_id).unlink(missing_ok=True)
-
-    def ids(self) -> list[str]:
-        return [path.name.removesuffix(SUFFIX) for path in self._files()]
-
-    def _files(self) -> list[Path]:
-        return list(self.folder.glob(f"*{SUFFIX}"))
 
 
 class AdapterCache:
@@ -70,7 +37,7 @@ class AdapterCache:
     def __init__(self, storage: Storage, read: Read, near: Near | None = None) -> None:
         settings = storage.settings
         self.storage, self._read, self._near = storage, read, near
-        self.disk = DiskTier(settings.caches / "adapters", settings.adapter_disk_bytes)
+        self.disk = DiskTier.of(settings)
         self._ram: ByteLru[LoadedAdapter] = ByteLru(settings.adapter_cache_bytes)
         self._gpu: ByteLru[LoadedAdapter] = ByteLru(settings.adapter_gpu_bytes if near else 0)
         self._digests = ThreadPoolExecutor(2, thread_name_prefix="digest")
@@ -101,6 +68,7 @@ class AdapterCache:
 
     def sweep(self, also: Iterable[str] = ()) -> set[str]:
         """Evicts what was erased since; returns it, so that the engine can forget it too. ``also``: ids that others hold."""
+        self.disk.drop_abandoned()
         with self._lock:
             held = {*self._gpu.keys(), *self._ram.keys(), *self.disk.ids(), *also}
         gone = self._gone(sorted(held))
@@ -124,21 +92,33 @@ class AdapterCache:
             found = self._ram.get(adapter.id)
         if found:
             return found, "ram"
-        loaded, tier = self._whole(adapter), "disk"
+        loaded, tier = self._on_disk(adapter), "disk"
         if loaded is None:
-            self._download(adapter)
-            loaded, tier = self._whole(adapter), "store"
-        if loaded is None:
-            raise JobFailed(DAMAGED)
+            loaded, tier = self._fetched(adapter), "store"
         with self._lock:
             self._ram.put(adapter.id, loaded, loaded.nbytes)
         return loaded, tier
 
+    def _on_disk(self, adapter: Adapter) -> LoadedAdapter | None:
+        with suppress(FileNotFoundError):
+            return self._whole(adapter)
+        return None
+
+    def _fetched(self, adapter: Adapter) -> LoadedAdapter:
+        for _ in range(FETCHES):
+            self._download(adapter)
+            with suppress(FileNotFoundError):  # another process needed the room at this very moment
+                loaded = self._whole(adapter)
+                if loaded is None:
+                    raise JobFailed(DAMAGED)
+                return loaded
+        raise ServiceDown("the disk of this machine has no room for an adapter")
+
     def _whole(self, adapter: Adapter) -> LoadedAdapter | None:
-        """The file on disk if it is there and whole; a damaged one is removed. Its digest is taken while it is read."""
+        """The file on disk if it is whole; a damaged one is removed. Its digest is taken while it is read. ``FileNotFoundError``."""
         path = self.disk.path(adapter.id)
         if not path.exists():
-            return None
+            raise FileNotFoundError(path)
         digest = self._digests.submit(_digest, path)
         try:
             loaded, refusal = self._read(path, adapter.id), None
@@ -148,6 +128,8 @@ class AdapterCache:
             log.warning("damaged cache file removed", adapter=adapter.id)
             self.disk.drop(adapter.id)
             return None
+        if refusal and not path.exists():
+            raise FileNotFoundError(path)
         if refusal:
             raise refusal
         self.disk.touch(adapter.id)
@@ -155,11 +137,10 @@ class AdapterCache:
 
     def _download(self, adapter: Adapter) -> None:
         try:
-            self.disk.folder.mkdir(parents=True, exist_ok=True)
+            self.disk.admit(adapter.size_bytes)
             self.storage.objects.download(adapter.object_key, self.disk.path(adapter.id))
         except KeyError as error:
             raise JobFailed(ERASED) from error
-        self.disk.trim(keep=adapter.id)
 
     def _gone(self, adapter_ids: list[str]) -> set[str]:
         """Those with a tombstone, and those whose row is no more (tombstones do not last for ever)."""
@@ -173,9 +154,5 @@ class AdapterCache:
 
 
 def _digest(path: Path) -> str:
-    """Empty if another process removed the file meanwhile."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

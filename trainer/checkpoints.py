@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,14 @@ def step_of(path: Path) -> int:
 
 
 class CheckpointFolder:
-    """``identity`` (seed, recipe, data digest, base) must match, or what lies there belongs to another run and is ignored."""
+    """``identity`` (seed, recipe, data digest, base) must match, or what lies there belongs to another run and is ignored.
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+    ``make_room`` is told how many bytes are about to be written.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], make_room: Callable[[int], None] = lambda size: None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder, self._make_room = folder, make_room
         self.identity = json.dumps({**identity, "format": FORMAT}, sort_keys=True)
 
     def save_state(self, step: int, tensors: dict[str, torch.Tensor]) -> Path:
@@ -72,6 +75,7 @@ class CheckpointFolder:
 
     def _write(self, name: str, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> Path:
         part = self.folder / f"{name}.part"
+        self._make_room(sum(tensor.nbytes for tensor in tensors.values()))
         save_file(tensors, part, metadata={"format": "pt", "identity": self.identity, **header})
         os.replace(part, self.folder / name)
         return self.folder / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from core.settings import Settings
 from core.words import TrainingStage
 from storage import adapters, keys, mails, photos
 from storage.accounting import bill, device_seconds
+from storage.disk_tier import DiskTier
 from storage.jobs import Lease
 from storage.locks import hold_account
 from storage.tables import Account, Adapter, Photo, Subject, Training
@@ -64,7 +66,8 @@ def run_training(state: TrainerState, lease: Lease, company: Company | None = No
     storage = state.storage
     order = read_order(storage, lease)
     with scratch(storage.settings.caches / "trainings", f"{order.training.id}-{lease.fence}") as folder:
-        fetch_checkpoints(storage, order, folder)
+        make_room = DiskTier.of(storage.settings).make_room
+        fetch_checkpoints(storage, order, folder, make_room)
         keeper = CheckpointKeeper(lease, order)
         bench = state.bench()
         lease.metrics(device=str(bench.base.device))
@@ -77,6 +80,7 @@ def run_training(state: TrainerState, lease: Lease, company: Company | None = No
             on_curated=lambda curated: record_findings(storage, order, curated),
             on_saved=keeper.keep,
             between_steps=state.guest or (lambda: None),
+            make_room=make_room,
             company=company or ALONE,
         )
         with lease.stage(TrainingStage.STORE):
@@ -122,11 +126,12 @@ def _decode(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
-def fetch_checkpoints(storage: Storage, order: Order, folder: Path) -> None:
-    """What earlier attempts stored, wherever they ran; of each file the latest attempt's."""
+def fetch_checkpoints(storage: Storage, order: Order, folder: Path, make_room: Callable[[int], None]) -> None:
+    """What earlier attempts stored, wherever they ran; of each file the latest attempt's. ``make_room`` is told each one's bytes before."""
     latest = {key.rpartition("/")[2]: key for key in storage.objects.list(order.prefix)}  # keys come in the order of attempts
     for name, key in latest.items():
         with suppress(KeyError):
+            make_room(storage.objects.size(key))
             storage.objects.download(key, folder / name)
 
 

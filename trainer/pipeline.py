@@ -79,12 +79,14 @@ def train(
     on_curated: Callable[[Curated], None] = lambda curated: None,
     on_saved: Callable[[Path], None] = lambda path: None,
     between_steps: Callable[[], None] = lambda: None,
+    make_room: Callable[[int], None] = lambda size: None,
     company: Company = ALONE,
 ) -> TrainedAdapter:
     """Photos → ``adapter.safetensors`` and ``card.json`` in ``folder``, whose checkpoints it resumes from.
 
     ``on_curated`` gets the findings as soon as they are known; ``on_saved`` every checkpoint file as it is written. ``between_steps`` is
-    called after every optimizer step, also of those that are not reported. ``company``: trainings that share passes with this one.
+    called after every optimizer step, also of those that are not reported; ``make_room`` with the bytes of a checkpoint before it is
+    written. ``company``: trainings that share passes with this one.
     Processes that share the fit must be given the same ``run``; the main one writes, and all return what it wrote.
     """
     with watch.stage(TrainingStage.CURATE), company.turn():
@@ -98,7 +100,8 @@ def train(
         cache = _encode(bench, learned, captions, run, watch)
         class_pictures = class_cache(bench, run.words.class_word, run.recipe, watch.check)
     with watch.stage(TrainingStage.FIT):
-        order = _order(bench, cache, class_pictures, run, folder, watch, on_saved)
+        checkpoints = CheckpointFolder(folder, _identity(bench, cache, run), make_room)
+        order = _order(checkpoints, cache, class_pictures, run, watch, on_saved)
         fitting = company.fit(bench.base, order, bench.seats, between_steps)
     world = World.open(bench.base)
     if not world.main:
@@ -139,22 +142,20 @@ def _encode(bench: Bench, photos: Sequence[TrainingPhoto], captions: Sequence[st
     return build_cache(bench.base, captioned, run.recipe.resolution, on_photo)
 
 
+def _identity(bench: Bench, cache: TrainingCache, run: Run) -> dict[str, Any]:
+    """What two attempts must have in common for one to go on where the other stopped."""
+    recipe = run.recipe.model_dump(mode="json")
+    return {"recipe": recipe, "seed": run.seed, "data": data_digest(cache.keys), "base": bench.base.fingerprint}
+
+
 def _order(
-    bench: Bench,
+    checkpoints: CheckpointFolder,
     cache: TrainingCache,
     class_pictures: TrainingCache | None,
     run: Run,
-    folder: Path,
     watch: Watch,
     on_saved: Callable[[Path], None],
 ) -> FitOrder:
-    identity = {
-        "recipe": run.recipe.model_dump(mode="json"),
-        "seed": run.seed,
-        "data": data_digest(cache.keys),
-        "base": bench.base.fingerprint,
-    }
-
     def on_step(report: StepReport) -> None:
         watch.progress(step=report.step, total=report.total, loss=report.loss, eta_s=report.eta_s)
         watch.check()
@@ -162,7 +163,7 @@ def _order(
     def on_note(note: str) -> None:
         watch.progress(message=note)
 
-    return FitOrder(cache, run.recipe, CheckpointFolder(folder, identity), run.seed, class_pictures, on_step, on_saved, on_note)
+    return FitOrder(cache, run.recipe, checkpoints, run.seed, class_pictures, on_step, on_saved, on_note)
 
 
 def _select(bench: Bench, candidates: dict[int, Path], reals: Reals, run: Run, watch: Watch) -> Selection:

@@ -150,7 +150,7 @@ class SmallDisk:
         self.mounted = os.geteuid() == 0 and subprocess.run(mount, check=False, capture_output=True).returncode == 0
 
     def fill(self) -> None:
-        with contextlib.suppress(OSError), (self.folder / "ballast").open("wb", buffering=0) as file:
+        with contextlib.suppress(OSError), (self.folder / "ballast").open("ab", buffering=0) as file:
             while True:
                 file.write(b"\0" * 2**16)
 

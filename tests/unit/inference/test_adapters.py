@@ -5,9 +5,9 @@ import threading
 import pytest
 import torch
 
-from core.errors import JobFailed, UserError
+from core.errors import JobFailed, ServiceDown, UserError
 from diffusion import lora
-from inference.adapters import AdapterCache, DiskTier
+from inference.adapters import AdapterCache
 from inference.loaded import _views
 from inference.slot import read_adapter
 from storage import tables
@@ -72,13 +72,34 @@ def test_ram_and_disk_stay_within_their_bytes(storage, reader, shelf, make_adapt
     assert set(cache.disk.ids()) == {rows[1].id, rows[2].id}
 
 
-def test_the_disk_tier_drops_what_was_used_longest_ago(tmp_path):
-    tier = DiskTier(tmp_path, limit=25)
-    for age, name in enumerate(["old", "middle", "new"]):
-        tier.path(name).write_bytes(b"0123456789")
-        os.utime(tier.path(name), (age, age))
-    tier.trim(keep="old")
-    assert sorted(tier.ids()) == ["new", "old"]
+def test_a_file_that_another_process_takes_away_before_it_is_read_is_fetched_again(storage, cache, shelf, monkeypatch):
+    row, download = shelf.put(1), storage.objects.download
+    taken = []
+
+    def taken_once(key, path):
+        download(key, path)
+        if not taken:
+            taken.append(path.unlink())
+
+    monkeypatch.setattr(storage.objects, "download", taken_once)
+    assert cache.ensure(row)[1] == "store"
+    assert taken == [None]
+
+
+def test_a_disk_that_keeps_nothing_is_our_fault_and_not_the_adapters(storage, cache, shelf, monkeypatch):
+    row = shelf.put(1)
+    monkeypatch.setattr(storage.objects, "download", lambda key, path: None)
+    with pytest.raises(ServiceDown, match="no room"):
+        cache.ensure(row)
+
+
+def test_a_download_that_a_killed_process_left_is_swept(cache, shelf):
+    cache.ensure(shelf.put(1))
+    left = cache.disk.folder / ".part-x"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    cache.sweep()
+    assert not left.exists()
 
 
 def test_a_damaged_cache_file_is_fetched_again(storage, cache, reader, shelf):

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from core.errors import ServiceDown
 from core.settings import Settings
 from core.words import JobKind, JobState, PhotoVerdict, new_id
 from storage import jobs, keys, subjects
+from storage.disk_tier import DiskTier
 from storage.tables import Account, Adapter, Job, Mail, Photo, Subject, Training
 from storage.wiring import Storage, open_storage
 from tests.tiny import build_tiny_flux
@@ -105,6 +107,19 @@ def test_checkpoints_and_scratch_are_gone_afterwards(storage: Storage, state: Tr
     run_job(state, job.id)
     assert list(storage.objects.list(keys.training_prefix(training.account_id, training.subject_id, training.id))) == []
     assert list((storage.settings.caches / "trainings").iterdir()) == []
+
+
+def test_a_full_disk_takes_the_room_of_adapters_that_can_be_fetched_again(
+    storage: Storage, state: TrainerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = DiskTier.of(storage.settings)
+    cached.admit(6)
+    cached.path("adp_1").write_bytes(b"cached")
+    usage = shutil.disk_usage(cached.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=0 if cached.ids() else usage.free))
+    _, job = order(storage)
+    assert run_job(state, job.id) == "succeeded"
+    assert cached.ids() == []
 
 
 class DiesAt:
