@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog
 from sqlalchemy import func, select
 
 from core.words import JobState
@@ -17,6 +19,7 @@ from storage.remains import scan
 from storage.tables import Account, Adapter, Base, Erasure, Job, Photo, Portrait, Receipt, Subject
 from storage.wiring import Storage
 from tests.integration.storage.load import Load
+from tests.logging_kept import logs_as_they_were
 from tests.receiver import receiving
 from tests.unit.storage.conftest import FakePost, World
 
@@ -32,8 +35,17 @@ WITHIN_S = 150.0
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Late objects are swept each minute; here, twice a second."""
+    """Late objects are swept each minute; here, twice a second. And nobody minds how long a busy machine takes to store what is under way."""
     monkeypatch.setattr(erasure, "SWEPT_EVERY", timedelta(seconds=0.5))
+    monkeypatch.setattr(erasure, "SETTLES_WITHIN_S", WITHIN_S)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Thousands of jobs end well here; a failure's report should be about what did not."""
+    with logs_as_they_were():
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+        yield
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from tests.integration.storage.erasing_under_load import (
     accounts,
     impatient,
     load,
+    quiet,
     test_nothing_of_a_part_is_left_while_everything_goes_on,
     test_nothing_of_the_account_is_left_and_the_neighbour_lost_nothing,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "accounts",
     "impatient",
     "load",
+    "quiet",
     "test_nothing_of_a_part_is_left_while_everything_goes_on",
     "test_nothing_of_the_account_is_left_and_the_neighbour_lost_nothing",
 ]
