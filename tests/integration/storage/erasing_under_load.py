@@ -35,7 +35,7 @@ WITHIN_S = 150.0
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Late objects are swept each minute; here, twice a second. And nobody minds how long a busy machine takes to store what is under way."""
+    """Late objects are swept each minute; here, twice a second. A busy machine may take its time to store what is under way."""
     monkeypatch.setattr(erasure, "SWEPT_EVERY", timedelta(seconds=0.5))
     monkeypatch.setattr(erasure, "SETTLES_WITHIN_S", WITHIN_S)
 
