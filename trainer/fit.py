@@ -91,9 +91,10 @@ class _Group:
             while active := [member for member in self.members if not member.done and not self.fittings[member.slot].error]:
                 self._step(active)
                 between_steps()
+            self._settle()
             self.world.wait()
         finally:
-            self.plan.close()
+            self._close()
         for member, fitting in zip(self.members, self.fittings, strict=True):
             fitting.memory = self.plan.as_dict() | self.world.as_dict()
             fitting.candidates = member.order.checkpoints.candidates()
@@ -142,6 +143,20 @@ class _Group:
                 member.save()
         except Exception as error:
             self.fittings[member.slot].error = error
+
+    def _settle(self) -> None:
+        """What is saved last is waited for."""
+        for member in self.members:
+            try:
+                member.saving.settle()
+            except Exception as error:
+                fitting = self.fittings[member.slot]
+                fitting.error = fitting.error or error
+
+    def _close(self) -> None:
+        for member in self.members:
+            member.saving.close()
+        self.plan.close()
 
     def _tell(self, note: str) -> None:
         for member in self.members:

@@ -12,6 +12,7 @@ import torch
 from core.errors import UserError, WorkerStopping
 from diffusion.loading import BaseModel
 from diffusion.slot_training import SlotTraining
+from trainer.background import Background
 from trainer.caches import TrainingCache
 from trainer.checkpoints import CheckpointFolder
 from trainer.draws import DrawPlan, Shape
@@ -28,8 +29,8 @@ OnSaved = Callable[[Path], None]
 
 @dataclass(frozen=True)
 class FitOrder:
-    """What to fit. ``class_cache``: pictures for the class-preservation loss. ``on_step`` may raise to stop, ``on_saved`` gets each file,
-    ``on_note`` what a person should know."""
+    """What to fit. ``class_cache``: pictures for the class-preservation loss. ``on_step`` may raise to stop, ``on_saved`` gets each file in
+    a thread beside the fit and may raise too, ``on_note`` what a person should know."""
 
     cache: TrainingCache
     recipe: Recipe
@@ -67,7 +68,7 @@ class Member:
         self.class_pictures = Pictures(base, extra) if extra else None
         self.class_plan = draw_plan(base, extra, self.recipe, order.seed, "class") if extra else None
         self.watch = DivergenceWatch(self.recipe.divergence_limit, self.recipe.divergence_window)
-        self.clock, self.unread = StepClock(), Unread()
+        self.clock, self.unread, self.saving = StepClock(), Unread(), Background("checkpoints")
         self.step = self._resume()
 
     @property
@@ -115,6 +116,7 @@ class Member:
                 stop = error
         if stop:
             self.save(at_once=True)
+            self.saving.settle()
             raise stop
 
     @property
@@ -127,16 +129,23 @@ class Member:
         return self.step % self.recipe.checkpoint_every == 0 or self.done
 
     def save(self, at_once: bool = False) -> None:
-        """Candidate first: a state at or past a candidate's step promises that the candidate is there. ``at_once``: a state whatever
-        the step, for whoever goes on from here."""
+        """Copies what is to be kept; a thread writes it and tells, while the fit goes on. What went wrong with the one before is raised.
+        ``at_once``: a state whatever the step, for whoever goes on from here."""
         if not self.world.main:
             return
-        if self.step in self.recipe.candidate_steps:
-            state = self.trainee.adapter_state(self.base.dtype)
-            self.order.on_saved(self.order.checkpoints.save_candidate(self.step, state))
-        if at_once or self._saves_state:
-            tensors = self.trainee.tensors() | self.watch.tensors()
-            self.order.on_saved(self.order.checkpoints.save_state(self.step, tensors))
+        self.saving.settle()
+        kept, step = self.trainee.tensors() | self.watch.tensors(), self.step
+        candidate, state = step in self.recipe.candidate_steps, at_once or self._saves_state
+        self.saving.do(lambda: self._write(kept, step, candidate, state))
+
+    def _write(self, kept: dict[str, torch.Tensor], step: int, candidate: bool, state: bool) -> None:
+        """Candidate first: a state at or past a candidate's step promises that the candidate is there."""
+        checkpoints = self.order.checkpoints
+        if candidate:
+            adapter = self.trainee.adapter_state(kept["average"], self.base.dtype)
+            self.order.on_saved(checkpoints.save_candidate(step, adapter))
+        if state:
+            self.order.on_saved(checkpoints.save_state(step, kept))
 
     def _resume(self) -> int:
         newest = self.order.checkpoints.newest()

@@ -84,7 +84,7 @@ def train(
 ) -> TrainedAdapter:
     """Photos → ``adapter.safetensors`` and ``card.json`` in ``folder``, whose checkpoints it resumes from.
 
-    ``on_curated`` gets the findings as soon as they are known; ``on_saved`` every checkpoint file as it is written. ``between_steps`` is
+    ``on_curated`` gets the findings as soon as they are known; ``on_saved`` every checkpoint file, in a thread. ``between_steps`` is
     called after every optimizer step, also of those that are not reported; ``make_room`` with the bytes of a checkpoint before it is
     written. ``company``: trainings that share passes with this one.
     Processes that share the fit must be given the same ``run``; the main one writes, and all return what it wrote.

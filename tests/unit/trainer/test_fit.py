@@ -1,4 +1,6 @@
 import gc
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from diffusion import lora
 from diffusion.loading import BaseModel, load_base
 from tests.tiny import build_tiny_flux
 from trainer.caches import TrainingCache
-from trainer.checkpoints import CheckpointFolder
+from trainer.checkpoints import STATE_FILE, CheckpointFolder, step_of
 from trainer.fit import fit
 from trainer.losses import FitDiverged
 from trainer.recipe import Recipe
@@ -45,6 +47,57 @@ def test_a_killed_and_resumed_run_gives_the_very_same_adapter(
     assert steps == [5, 6]
     assert resumed.keys() == whole.keys() == set(recipe.candidate_steps)
     assert all(same(resumed[step], whole[step]) for step in whole)
+
+
+class HeldBack:
+    """Stands in the way of the first checkpoint until the fit has done another step; writes nothing itself."""
+
+    def __init__(self) -> None:
+        self.went_on = threading.Event()
+        self.waited: list[bool] = []
+
+    def see(self, report: StepReport) -> None:
+        if report.step > 2:  # the first checkpoint's
+            self.went_on.set()
+
+    def make_room(self, size: int) -> None:
+        self.waited.append(self.went_on.wait(30))
+
+
+def test_the_fit_goes_on_while_a_checkpoint_is_written_which_holds_its_own_step(
+    base: BaseModel, cache: TrainingCache, recipe: Recipe, tmp_path: Path
+) -> None:
+    whole = fit(base, cache, recipe, CheckpointFolder(tmp_path / "whole", {}))
+    held, kept = HeldBack(), tmp_path / "kept"
+
+    def keep(path: Path) -> None:
+        kept.mkdir(exist_ok=True)
+        if not (kept / path.name).exists():
+            shutil.copy(path, kept)
+
+    slow = fit(base, cache, recipe, CheckpointFolder(tmp_path / "slow", {}, held.make_room), on_step=held.see, on_saved=keep)
+    assert held.waited and all(held.waited)
+    assert all(same(slow[step], whole[step]) for step in whole)
+    first = CheckpointFolder(kept, {})
+    assert (first.newest() or pytest.fail("no state")).step == 2
+    resumed = fit(base, cache, recipe, first)
+    assert all(same(resumed[step], whole[step]) for step in whole)
+
+
+@pytest.mark.parametrize("at", [2, 6])
+def test_what_goes_wrong_while_a_checkpoint_is_stored_ends_the_fit(
+    base: BaseModel, cache: TrainingCache, recipe: Recipe, folder: Path, at: int
+) -> None:
+    steps: list[int] = []
+
+    def fail(path: Path) -> None:
+        if path.name == STATE_FILE and step_of(path) == at:
+            raise JobCanceled
+
+    with pytest.raises(JobCanceled):
+        fit(base, cache, recipe, CheckpointFolder(folder, {}), on_step=lambda report: steps.append(report.step), on_saved=fail)
+    saved = {2, 4, 6, *recipe.candidate_steps}
+    assert max(steps) == min((step for step in saved if step > at), default=at), "found where the next one is saved, or at the end"
 
 
 def test_another_seed_gives_another_adapter(base: BaseModel, cache: TrainingCache, recipe: Recipe, tmp_path: Path) -> None:
