@@ -17,11 +17,10 @@ from storage import endings, idempotency
 from storage.heartbeat import beating
 from storage.leases import Lease
 from storage.locks import hold_account, hold_account_of_job
-from storage.publishing import publish_new, unpublished
 from storage.tables import Account, Job, now
 from storage.wiring import Storage
 
-__all__ = ["Lease", "create", "publish_new", "request_cancel", "requeue_expired", "run", "unpublished"]
+__all__ = ["Lease", "create", "request_cancel", "requeue_expired", "run"]
 
 log = get_logger("storage.jobs")
 
@@ -29,7 +28,7 @@ CLAIM_AGAIN_S = (0.5, 2.0, 5.0)  # pauses between tries while the database does 
 
 
 def create(session: Session, account_id: str, kind: JobKind, target_id: str) -> Job:
-    """A job in the caller's transaction; publish it after the commit with :func:`publish_new`."""
+    """A job in the caller's transaction; publish it after the commit with :func:`storage.publishing.publish_new`."""
     values: dict[str, Any] = {"progress": {}, "metrics": {}, "attempts": 0, "fence": 0, "cancel_requested": False}
     job = Job(id=new_id("job"), account_id=account_id, kind=kind, target_id=target_id, state=JobState.STARTING, created_at=now(), **values)
     session.add(job)

@@ -30,7 +30,7 @@ def waiting(db: Database, base_model: str, *, besides: str, limit: int) -> list[
 def create(
     session: Session, settings: Settings, account_id: str, subject_id: str, seed: int | None = None, recipe: dict[str, Any] | None = None
 ) -> tuple[Training, Job]:
-    """A training and its job, after checking the photos; publish the job after the commit with :func:`storage.jobs.publish_new`.
+    """A training and its job, after checking the photos; publish the job after the commit with :func:`storage.publishing.publish_new`.
 
     :class:`core.errors.UserError`: ``photos/too-few``, ``photos/too-many``, ``training/already-running`` (409).
     """

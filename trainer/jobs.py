@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from PIL import Image
 from sqlalchemy.orm import Session
 
 from core.errors import JobFailed, ServiceDown
-from core.logs import get_logger
 from core.settings import Settings
 from core.words import TrainingStage
 from storage import adapters, keys, mails, photos
@@ -25,10 +22,10 @@ from storage.locks import hold_account
 from storage.tables import Account, Adapter, Photo, Subject, Training
 from storage.wiring import Storage
 from trainer.captions import SubjectWords
-from trainer.checkpoints import STATE_FILE, step_of
 from trainer.company import ALONE, Company
 from trainer.curation import Curated, Finding
 from trainer.hosting import HostingWatch
+from trainer.keeping import CheckpointKeeper, fetch_checkpoints
 from trainer.photos import TrainingPhoto
 from trainer.pipeline import CARD_FILE, Run, TrainedAdapter, train
 from trainer.recipe import Recipe
@@ -36,8 +33,6 @@ from trainer.scratch import scratch
 
 if TYPE_CHECKING:
     from trainer.worker import TrainerState
-
-log = get_logger("trainer")
 
 OTHER_BASE = "This training was asked for on {asked}; the service trains on {here} now. Please start it again."
 
@@ -67,8 +62,8 @@ def run_training(state: TrainerState, lease: Lease, company: Company | None = No
     order = read_order(storage, lease)
     with scratch(storage.settings.caches / "trainings", f"{order.training.id}-{lease.fence}") as folder:
         make_room = DiskTier.of(storage.settings).make_room
-        fetch_checkpoints(storage, order, folder, make_room)
-        keeper = CheckpointKeeper(lease, order)
+        fetch_checkpoints(storage, order.prefix, folder, make_room)
+        keeper = CheckpointKeeper(lease, order.attempt_prefix(lease.fence))
         bench = state.bench()
         lease.metrics(device=str(bench.base.device))
         trained = train(
@@ -124,39 +119,6 @@ def fetch_photos(storage: Storage, order: Order) -> list[TrainingPhoto]:
 
 def _decode(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGB")
-
-
-def fetch_checkpoints(storage: Storage, order: Order, folder: Path, make_room: Callable[[int], None]) -> None:
-    """What earlier attempts stored, wherever they ran; of each file the latest attempt's. ``make_room`` is told each one's bytes before."""
-    latest = {key.rpartition("/")[2]: key for key in storage.objects.list(order.prefix)}  # keys come in the order of attempts
-    for name, key in latest.items():
-        with suppress(KeyError):
-            make_room(storage.objects.size(key))
-            storage.objects.download(key, folder / name)
-
-
-@dataclass
-class CheckpointKeeper:
-    """Stores checkpoints for whoever takes over. A store that is down costs at most the steps since the last one: it does not stop the fit.
-
-    In the order in which they were written: a state promises that the candidates before it are there.
-    """
-
-    lease: Lease
-    order: Order
-    waiting: dict[str, Path] = field(default_factory=dict)
-
-    def keep(self, path: Path) -> None:
-        self.waiting.pop(path.name, None)
-        self.waiting[path.name] = path
-        try:
-            for name in list(self.waiting):
-                self.lease.put(self.order.attempt_prefix(self.lease.fence) + name, self.waiting[name])
-                if name == STATE_FILE:
-                    self.lease.kept(step_of(self.waiting[name]))
-                del self.waiting[name]
-        except ServiceDown as error:
-            log.warning("checkpoint not stored yet", waiting=list(self.waiting), error=str(error))
 
 
 def record_findings(storage: Storage, order: Order, curated: Curated) -> None:

@@ -81,10 +81,15 @@ def eventually(holds: Callable[[], Any]) -> None:
 
 def one_of(storage: Storage, table: Any, account: Account) -> str:
     """The newest: the one that is most likely under way."""
-    with storage.db.reader() as session:
-        found = session.scalar(select(table.id).where(table.account_id == account.id).order_by(table.created_at.desc()).limit(1))
-    assert found
-    return str(found)
+    found: list[str] = []
+
+    def there_is_one() -> bool:
+        with storage.db.reader() as session:
+            found[:] = session.scalars(select(table.id).where(table.account_id == account.id).order_by(table.created_at.desc()).limit(1))
+        return bool(found)
+
+    eventually(there_is_one)
+    return found[0]
 
 
 def erase_twice(storage: Storage, load: Load, scope: str, target_id: str, account: Account) -> Receipt:

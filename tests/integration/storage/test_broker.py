@@ -19,7 +19,7 @@ import redis
 from core.errors import ServiceDown
 from core.settings import Settings
 from core.words import JobKind, new_id
-from storage import jobs, scheduler
+from storage import jobs, publishing, scheduler
 from storage.broker import celery_app, resolve_broker_url, start_embedded_redis
 from storage.redis_child import EmbeddedRedis
 from storage.tables import Account, Job
@@ -91,7 +91,7 @@ def row(storage: Storage, job: Job) -> Job:
 
 def test_a_published_job_is_done_by_a_worker(storage: Storage, settings: Settings, redis_child: EmbeddedRedis) -> None:
     job = new_job(storage)
-    assert jobs.publish_new(storage, job)
+    assert publishing.publish_new(storage, job)
     assert row(storage, job).published_at is not None
     with worker(settings, "one"):
         until(lambda: row(storage, job).state == "processing")
@@ -105,7 +105,7 @@ def test_a_published_job_is_done_by_a_worker(storage: Storage, settings: Setting
 def test_a_killed_workers_job_goes_on_by_itself(storage: Storage, settings: Settings, redis_child: EmbeddedRedis) -> None:
     """The message of the dead worker is still unacknowledged; the lease, not the broker, brings the job back."""
     job, post = new_job(storage), FakePost()
-    jobs.publish_new(storage, job)
+    publishing.publish_new(storage, job)
     with worker(settings, "one") as first:
         until(lambda: row(storage, job).state == "processing")
         first.send_signal(signal.SIGKILL)
@@ -124,7 +124,7 @@ def test_a_killed_workers_job_goes_on_by_itself(storage: Storage, settings: Sett
 
 def test_what_was_not_published_is_published_when_the_broker_is_back(storage: Storage, settings: Settings) -> None:
     waiting = [new_job(storage) for _ in range(3)]
-    assert not any(jobs.publish_new(storage, job) for job in waiting)
+    assert not any(publishing.publish_new(storage, job) for job in waiting)
     child = start_embedded_redis(settings)
     try:
         assert scheduler.tick(storage, FakePost())["published"] == 3
@@ -147,9 +147,9 @@ def test_a_broker_that_hangs_does_not_hang_the_customer(storage: Storage, settin
     hanging = open_storage(settings.model_copy(update={"broker_url": black_hole}))
     job = new_job(storage)
     began = time.monotonic()
-    assert jobs.publish_new(hanging, job) is False
+    assert publishing.publish_new(hanging, job) is False
     assert time.monotonic() - began < 1.5
-    assert [one.id for one in jobs.unpublished(storage.db)] == [job.id]
+    assert [one.id for one in publishing.unpublished(storage.db)] == [job.id]
     hanging.db.close()
 
 
@@ -162,12 +162,12 @@ def test_the_broker_evicts_nothing_and_takes_no_strangers(redis_child: EmbeddedR
 
 def test_messages_outlive_the_broker(storage: Storage, settings: Settings) -> None:
     first = start_embedded_redis(settings)
-    jobs.publish_new(storage, new_job(storage))
+    publishing.publish_new(storage, new_job(storage))
     first.stop()
     second = start_embedded_redis(settings)
     try:
         assert redis.Redis(unix_socket_path=str(second.socket)).llen("train") == 1
-        assert jobs.publish_new(storage, new_job(storage)), "the publisher reconnects"
+        assert publishing.publish_new(storage, new_job(storage)), "the publisher reconnects"
     finally:
         second.stop()
 
@@ -192,13 +192,13 @@ def test_an_orphan_of_a_killed_owner_is_replaced(settings: Settings) -> None:
 
 def test_a_broker_that_fell_runs_again_under_the_same_url(storage: Storage, settings: Settings, redis_child: EmbeddedRedis) -> None:
     assert redis_child.keep_up() is False
-    assert jobs.publish_new(storage, new_job(storage))
+    assert publishing.publish_new(storage, new_job(storage))
     redis_child.process.kill()
     redis_child.process.wait()
     shutil.rmtree(settings.var_dir / "redis", ignore_errors=True)
     assert redis_child.keep_up() is True
     assert resolve_broker_url(settings) == redis_child.url
-    assert jobs.publish_new(storage, new_job(storage)), "the publisher reconnects"
+    assert publishing.publish_new(storage, new_job(storage)), "the publisher reconnects"
 
 
 def test_stopped_means_gone(settings: Settings) -> None:

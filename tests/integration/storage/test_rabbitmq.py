@@ -12,7 +12,7 @@ import pytest
 
 from core.settings import Settings
 from core.words import JobKind
-from storage import broker, jobs, scheduler
+from storage import broker, publishing, scheduler
 from storage.wiring import Storage
 from tests.integration.storage.rabbit import find_rabbitmq, rabbitmq, stop
 from tests.integration.storage.test_broker import new_job, row, until
@@ -37,7 +37,7 @@ def settings(tmp_path: Path, amqp: str, monkeypatch: pytest.MonkeyPatch) -> Sett
 
 def test_a_published_job_is_done_and_a_killed_workers_goes_on(storage: Storage, settings: Settings) -> None:
     job = new_job(storage)
-    assert jobs.publish_new(storage, job)
+    assert publishing.publish_new(storage, job)
     with worker(settings, "one") as first:
         until(lambda: row(storage, job).state == "processing", 60)
         os.killpg(first.pid, signal.SIGKILL)
@@ -55,7 +55,7 @@ def test_a_published_job_is_done_and_a_killed_workers_goes_on(storage: Storage, 
 
 def test_a_worker_told_to_stop_hands_back(storage: Storage, settings: Settings) -> None:
     job = new_job(storage)
-    assert jobs.publish_new(storage, job)
+    assert publishing.publish_new(storage, job)
     with worker(settings, "one") as first:
         until(lambda: any(note.endswith("works") for note in notes(settings)), 60)
         first.terminate()
@@ -68,7 +68,7 @@ def test_what_waits_is_counted(storage: Storage, settings: Settings) -> None:
     assert broker.waiting(settings, JobKind.PORTRAIT) == 0
     before = broker.waiting(settings, JobKind.TRAINING)
     for _ in range(3):
-        assert jobs.publish_new(storage, new_job(storage))
+        assert publishing.publish_new(storage, new_job(storage))
     until(lambda: broker.waiting(settings, JobKind.TRAINING) == before + 3, 5)
 
 
@@ -76,10 +76,10 @@ def test_a_server_that_is_down_holds_up_nobody(storage: Storage, tmp_path: Path,
     with rabbitmq(str(find_rabbitmq()), tmp_path / "another") as (url, process):
         settings = storage.settings.model_copy(update={"broker_url": url})
         lonely = Storage(storage.db, storage.objects, settings)
-        assert jobs.publish_new(lonely, new_job(storage)), "the connection is open now"
+        assert publishing.publish_new(lonely, new_job(storage)), "the connection is open now"
         stop(process)
         job = new_job(storage)
         began = time.monotonic()
-        assert jobs.publish_new(lonely, job) is False
+        assert publishing.publish_new(lonely, job) is False
         assert time.monotonic() - began < 2
-    assert job.id in [one.id for one in jobs.unpublished(storage.db)]
+    assert job.id in [one.id for one in publishing.unpublished(storage.db)]

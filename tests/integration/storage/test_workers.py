@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import update
 
 from core.settings import Settings
-from storage import broker, job_keeping, jobs
+from storage import broker, job_keeping, jobs, publishing
 from storage.redis_child import EmbeddedRedis
 from storage.tables import Job, now
 from storage.wiring import Storage
@@ -48,7 +48,7 @@ def working(storage: Storage, job: Job) -> bool:
 
 def published(storage: Storage) -> Job:
     job = new_job(storage)
-    assert jobs.publish_new(storage, job)
+    assert publishing.publish_new(storage, job)
     return job
 
 

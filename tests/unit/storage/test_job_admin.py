@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from core.errors import JobFailed, UserError
 from core.words import JobKind, JobState
-from storage import job_admin, jobs, totals
+from storage import job_admin, jobs, publishing, totals
 from storage.leases import Lease
 from storage.tables import Job, now
 from storage.wiring import Storage
@@ -37,7 +37,7 @@ def test_a_failed_job_gets_all_its_attempts_again_and_is_published(storage: Stor
         job_admin.retry(session, job_admin.find(session, training.id))
     again = row(storage, job)
     assert (again.state, again.attempts, again.completed_at, again.counted_at) == (JobState.STARTING, 0, None, None)
-    assert [one.id for one in jobs.unpublished(storage.db)] == [job.id]
+    assert [one.id for one in publishing.unpublished(storage.db)] == [job.id]
     assert jobs.run(storage, job.id, "w2", fails) == "failed"
     assert totals.count_ended(storage) == 1
 

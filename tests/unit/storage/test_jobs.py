@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from core.errors import JobCanceled, JobFailed, LeaseLost, ServiceDown, UserError
-from storage import endings, jobs
+from storage import endings, jobs, publishing
 from storage.jobs import Lease
 from storage.tables import Account, Consent, Job, Mail, Training, now
 from storage.wiring import Storage
@@ -246,15 +246,15 @@ def test_a_requeued_job_is_published_again_after_a_wait(storage: Storage, world:
 
     with storage.db.session() as session:
         session.get_one(Job, job.id).published_at = now()
-    assert jobs.unpublished(storage.db) == []
+    assert publishing.unpublished(storage.db) == []
     jobs.run(storage, job.id, "worker", work)
     waiting = world.job(job)
     assert waiting.published_at is None
     assert waiting.publish_after > now() + timedelta(seconds=5)
-    assert jobs.unpublished(storage.db) == []
+    assert publishing.unpublished(storage.db) == []
     with storage.db.session() as session:
         session.get_one(Job, job.id).publish_after = now()
-    assert [one.id for one in jobs.unpublished(storage.db)] == [job.id]
+    assert [one.id for one in publishing.unpublished(storage.db)] == [job.id]
 
 
 def test_work_that_forgets_to_succeed_is_a_fault(storage: Storage, world: World, job: Job) -> None:
@@ -357,7 +357,7 @@ def test_a_worker_told_to_stop_gives_its_job_back_uncounted(storage: Storage, wo
         assert jobs.run(storage, job.id, "worker", work, stopping=lambda: True) == "handed back"
     back = world.job(job)
     assert (back.state, back.attempts, back.published_at, back.error) == ("starting", 0, None, None)
-    assert [one.id for one in jobs.unpublished(storage.db)] == [job.id], "at once, not when the lease would have ended"
+    assert [one.id for one in publishing.unpublished(storage.db)] == [job.id], "at once, not when the lease would have ended"
     assert jobs.run(storage, job.id, "worker", succeed) == "succeeded"
 
 
@@ -453,11 +453,11 @@ def test_create_publishes_nothing_and_rolls_back_with_its_caller(storage: Storag
         session.add(Consent(id="con", account_id=account.id, text="x", text_sha256="x"))
         jobs.create(session, account.id, jobs.JobKind.TRAINING, "trn_1")
         raise ZeroDivisionError
-    assert jobs.unpublished(storage.db) == []
+    assert publishing.unpublished(storage.db) == []
 
 
 def test_publishing_without_a_broker_fails_fast_and_leaves_the_job_to_the_scheduler(storage: Storage, job: Job) -> None:
     began = time.monotonic()
-    assert jobs.publish_new(storage, job) is False
+    assert publishing.publish_new(storage, job) is False
     assert time.monotonic() - began < 1
-    assert [one.id for one in jobs.unpublished(storage.db)] == [job.id]
+    assert [one.id for one in publishing.unpublished(storage.db)] == [job.id]
