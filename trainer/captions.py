@@ -7,7 +7,7 @@ sure: a wrong word teaches the adapter to ignore the right one, and a word on th
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from trainer.photos import TrainingPhoto
 
 VOCABULARY_FILE = Path(__file__).with_name("scene_words.toml")
 SURE = 0.6  # probability of a tag within its group from which it is written
+COLOUR = "{colour}"
 UNSAID = ""  # the tag that stands for saying nothing
 WITH = "with "  # phrases that belong to the subject and not to the scene
 WRITTEN_ORDER = ("accessory", "framing", "background", "light")
@@ -40,9 +41,11 @@ class SubjectWords:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """``groups``: group → tag → phrases for the same thing, in the order in which groups are sought."""
+    """``groups``: group → tag → phrases for the same thing, in the order in which groups are sought. ``wider``: group → levels, finer ones
+    first, of phrase → the tags that it stands for: what may be said where no single tag is sure."""
 
     groups: Mapping[str, Mapping[str, Sequence[str]]]
+    wider: Mapping[str, Sequence[Mapping[str, Sequence[str]]]]
 
     def phrases(self, group: str) -> list[tuple[str, str]]:
         """(tag, phrase) of a group, flattened."""
@@ -52,19 +55,33 @@ class Vocabulary:
 @cache
 def load_vocabulary(path: Path = VOCABULARY_FILE) -> Vocabulary:
     data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    colours = data.pop("colours")
-    return Vocabulary({group: _coloured(tags, colours) for group, tags in data.items()})
+    colours, kinds = data.pop("colours"), data.pop("kinds")
+    groups = {group: _coloured(tags, colours) for group, tags in data.items()}
+    return Vocabulary(
+        groups, {group: [_colourless(tags, colours), _of_kinds(kinds.get(group, {}), groups[group])] for group, tags in data.items()}
+    )
+
+
+def _colourless(tags: Mapping[str, Sequence[str]], colours: Sequence[str]) -> dict[str, list[str]]:
+    """What is worn, without its colour. A backdrop of no sure colour is mostly a scene out of focus."""
+    coloured = {tag: phrases[0] for tag, phrases in tags.items() if COLOUR in phrases[0] and phrases[0].startswith(WITH)}
+    return {phrase.replace(f"{COLOUR} ", ""): [f"{colour} {tag}" for colour in colours] for tag, phrase in coloured.items()}
+
+
+def _of_kinds(kinds: Mapping[str, Sequence[str]], tags: Iterable[str]) -> dict[str, list[str]]:
+    """Tags of several things, in all their colours."""
+    return {phrase: [tag for tag in tags if tag.endswith(tuple(names))] for phrase, names in kinds.items()}
 
 
 def _coloured(tags: Mapping[str, Sequence[str]], colours: Sequence[str]) -> dict[str, list[str]]:
     """A tag with ``{colour}`` becomes one tag for each colour."""
     result: dict[str, list[str]] = {}
     for tag, phrases in tags.items():
-        if "{colour}" not in phrases[0]:
+        if COLOUR not in phrases[0]:
             result[tag] = list(phrases)
             continue
         for colour in colours:
-            result[f"{colour} {tag}"] = [phrase.replace("{colour}", colour).replace("a orange", "an orange") for phrase in phrases]
+            result[f"{colour} {tag}"] = [phrase.replace(COLOUR, colour).replace("a orange", "an orange") for phrase in phrases]
     return result
 
 
@@ -111,7 +128,8 @@ def zero_shot(
     """For each picture [N, D] the phrase of the group's tag that fits, or "" where none is sure.
 
     A tag scores as its best phrase within the sentence that is known so far; the softmax over tags, and over saying nothing, at the
-    temperature that the encoder was taught with must give it at least 0.6.
+    temperature that the encoder was taught with must give it at least 0.6. Where it does not, the same is asked of what is wider: a hat of
+    any colour, then anything worn on the head.
     """
     vocabulary = load_vocabulary()
     entries = [*vocabulary.phrases(group), (UNSAID, "")]
@@ -120,6 +138,16 @@ def zero_shot(
     tags = list(dict.fromkeys(tag for tag, _ in entries))
     columns = [[i for i, (tag, _) in enumerate(entries) if tag == name] for name in tags]
     scores = torch.stack([similarity[:, column].max(1).values for column in columns], 1)
-    probability, best = (scores * encoder.temperature).softmax(1).max(1)
-    written = [vocabulary.groups[group][tag][0] if tag != UNSAID else "" for tag in tags]
-    return [written[i] if p >= SURE else "" for p, i in zip(probability.tolist(), best.tolist(), strict=True)]
+    probability = (scores * encoder.temperature).softmax(1)
+    single = {vocabulary.groups[group][tag][0] if tag != UNSAID else "": [tag] for tag in tags}
+    return [_finest(dict(zip(tags, own, strict=True)), [single, *vocabulary.wider[group]]) for own in probability.tolist()]
+
+
+def _finest(probability: Mapping[str, float], levels: Sequence[Mapping[str, Sequence[str]]]) -> str:
+    """The likeliest phrase of the first level that has a sure one."""
+    for level in levels:
+        sums = {phrase: sum(probability[tag] for tag in tags) for phrase, tags in level.items()}
+        best = max(sums, key=sums.__getitem__, default="")
+        if sums.get(best, 0.0) >= SURE:
+            return best
+    return ""
