@@ -11,7 +11,11 @@ LOCK = 7_214_093_001  # any number that nothing else in the database uses
 
 connection = context.config.attributes["connection"]
 context.configure(
-    connection=connection, target_metadata=Base.metadata, render_as_batch=connection.dialect.name == "sqlite", compare_type=True
+    connection=connection,
+    target_metadata=Base.metadata,
+    render_as_batch=connection.dialect.name == "sqlite",
+    compare_type=True,
+    transactional_ddl=True,  # as SQLite can, though Alembic does not count on it: else each revision is committed alone
 )
 with context.begin_transaction():
     if connection.dialect.name == "postgresql":

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import op
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect
@@ -38,6 +39,21 @@ def test_no_row_is_lost_on_the_way_up_or_down(tmp_path: Path, start: str) -> Non
     assert all(written.values())
     assert kept(above, of=written) == written
     assert below == written
+
+
+def test_a_step_that_fails_takes_those_before_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So all are one transaction, in which a process that starts at the same moment cannot meet this one."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("in the middle")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="in the middle"):
+        patch.setattr(op, "add_column", fail)
+        migrations.upgrade(url(tmp_path))
+    assert migrations.current_revision(url(tmp_path)) is None
+    assert inspect(Database(url(tmp_path)).engine).get_table_names() == []
+    migrations.upgrade(url(tmp_path))
+    assert migrations.current_revision(url(tmp_path)) == migrations.newest_revision()
 
 
 def test_processes_that_start_at_the_same_moment_do_not_meet(tmp_path: Path) -> None:
