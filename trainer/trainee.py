@@ -83,7 +83,7 @@ class Trainee:
 
 
 def on_host(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copies. From a GPU they go into pinned memory, which takes a tenth of the time and which torch keeps for the next ones."""
+    """Copies; from a GPU into pinned memory, which its copy engine writes directly and which torch keeps for the next ones."""
     copies = {key: torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda) for key, value in tensors.items()}
     for key, copy in copies.items():
         copy.copy_(tensors[key], non_blocking=True)
