@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import random
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -61,16 +63,17 @@ class Subject:
     def words(self) -> SubjectWords:
         return SubjectWords(f"zorvx{self.number}", self.kind)
 
-    def photos(self) -> list[Image.Image]:
-        return _drawn(self.kind, FIRST_SUBJECT + self.number)
+    def photos(self, drawn: Path) -> list[Image.Image]:
+        return [Image.open(path).convert("RGB") for path in sorted((drawn / str(self.number)).glob("*.jpg"))]
 
 
-@cache
-def _drawn(kind: str, seed: int) -> list[Image.Image]:
-    """Drawing takes seconds a photo, so it is done once."""
-    with tempfile.TemporaryDirectory() as folder:
-        draw_photo_set(kind, seed, PHOTOS, Path(folder))
-        return [Image.open(path).convert("RGB") for path in sorted(Path(folder).glob("*.jpg"))]
+def draw_photos(subjects: Sequence[Subject], folder: Path) -> None:
+    """Drawing takes a second a photo and core, so subjects are drawn side by side; what is there already stays."""
+    missing = [subject for subject in subjects if not (folder / str(subject.number)).exists()]
+    with ProcessPoolExecutor(max(1, len(os.sched_getaffinity(0)) - 1), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        made = [pool.submit(draw_photo_set, one.kind, FIRST_SUBJECT + one.number, PHOTOS, folder / str(one.number)) for one in missing]
+        for one in made:
+            one.result()
 
 
 @dataclass(frozen=True)
@@ -85,14 +88,14 @@ class Asked:
         return RenderRequest(self.scene.format(self.subject.words.in_training), seed=self.subject.number)
 
 
-def fitted(bench: Bench, subjects: Sequence[Subject], folder: Path, steps: int) -> dict[Subject, Path]:
+def fitted(bench: Bench, subjects: Sequence[Subject], drawn: Path, folder: Path, steps: int) -> dict[Subject, Path]:
     """Adapter files, those that are in the folder already included."""
     paths = {subject: folder / f"{subject.number}.safetensors" for subject in subjects}
     missing = [subject for subject in subjects if not paths[subject].exists()]
     for start in range(0, len(missing), TOGETHER):
         some = missing[start : start + TOGETHER]
         with tempfile.TemporaryDirectory() as scratch:
-            orders = [_order(bench, subject, Path(scratch) / str(subject.number), steps) for subject in some]
+            orders = [_order(bench, subject, drawn, Path(scratch) / str(subject.number), steps) for subject in some]
             for subject, fitting in zip(some, fit_together(bench.base, orders), strict=True):
                 if fitting.error:
                     raise fitting.error
@@ -102,8 +105,8 @@ def fitted(bench: Bench, subjects: Sequence[Subject], folder: Path, steps: int) 
     return paths
 
 
-def _order(bench: Bench, subject: Subject, folder: Path, steps: int) -> FitOrder:
-    photos = from_images(subject.photos())
+def _order(bench: Bench, subject: Subject, drawn: Path, folder: Path, steps: int) -> FitOrder:
+    photos = from_images(subject.photos(drawn))
     captions = caption_photos(photos, subject.words, bench.text_image)
     captioned = [CaptionedPhoto(photo.key, photo.image, caption) for photo, caption in zip(photos, captions, strict=True)]
     recipe = Recipe.for_run(len(photos), bench.base, {"steps": steps, "candidates": (1.0,)} if steps else {"candidates": (1.0,)})
@@ -128,9 +131,8 @@ def drawn_alone(bench: Bench, paths: dict[Subject, Path], one: Asked) -> Image.I
     return Engine(bench.base).render(one.request, read_adapter(bench.base, paths[one.subject], "alone"))[0]
 
 
-def nearest(bench: Bench, subjects: Sequence[Subject], pictures: Sequence[Image.Image]) -> list[int]:
-    """For each picture the subject whose photos it resembles most, by mean cosine of the identity encoder."""
-    references = torch.stack([bench.identity.embed(subject.photos()).mean(0) for subject in subjects])
+def nearest(bench: Bench, references: torch.Tensor, pictures: Sequence[Image.Image]) -> list[int]:
+    """For each picture the subject whose photos it resembles most, by cosine to their mean [N, D] of the identity encoder."""
     return (bench.identity.embed(list(pictures)) @ references.T).argmax(1).tolist()
 
 
@@ -139,8 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bench = load_bench(Settings(precision=asked_for.precision))
     subjects = [Subject(number) for number in range(asked_for.subjects)]
     with tempfile.TemporaryDirectory() as scratch:
+        drawn = asked_for.photos or Path(scratch) / "photos"
+        draw_photos(subjects, drawn)
+        references = torch.stack([bench.identity.embed(subject.photos(drawn)).mean(0) for subject in subjects])
         began = time.perf_counter()
-        paths = fitted(bench, subjects, asked_for.adapters or Path(scratch) / "adapters", asked_for.steps)
+        paths = fitted(bench, subjects, drawn, asked_for.adapters or Path(scratch) / "adapters", asked_for.steps)
         fit_s = time.perf_counter() - began
         bench.seats.remove()
         with open_storage_of(
@@ -154,8 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             seconds = time.perf_counter() - began
         alone = [drawn_alone(bench, paths, one) for one in asked]
     same = sum(_digest(a) == _digest(b) for a, b in zip(pictures, alone, strict=True))
-    own = [found == one.subject.number for found, one in zip(nearest(bench, subjects, pictures), asked, strict=True)]
-    alone_own = [found == one.subject.number for found, one in zip(nearest(bench, subjects, alone), asked, strict=True)]
+    own = [found == one.subject.number for found, one in zip(nearest(bench, references, pictures), asked, strict=True)]
+    alone_own = [found == one.subject.number for found, one in zip(nearest(bench, references, alone), asked, strict=True)]
     book = Book(asked_for.json, surroundings(bench.base, "miniature"))
     figures = {
         "subjects": len(subjects),
@@ -178,6 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--steps", type=int, default=0, help="optimizer steps of each adapter; 0: the recipe's own")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--photos", type=Path, help="folder where drawn photos are kept for the next run")
     parser.add_argument("--adapters", type=Path, help="folder where adapters are kept for the next run")
     parser.add_argument("--json", type=Path)
     return parser

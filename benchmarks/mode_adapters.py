@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from core.words import Mode
 from inference.engine import Engine
 from inference.requests import RenderRequest
 from inference.slot import LoadedAdapter, read_adapter
+from inference.upscale import sharp_lanczos
 from lab.pictures import engine_over
 from metrics.identity import leave_one_out
 from miniature import world
@@ -31,26 +33,41 @@ BLUEPRINT_PLACE = "head and shoulders, seen from the front, against a plain blue
 
 def modes_trial(judges: Judges, subjects: Sequence[Subject], style: LoadedAdapter, folder: Path, seeds: int, steps: int) -> Trial:
     """Every mode with the subject's own adapter and without it. Likeness is normalised: 0 the base's text alone, 1 other real photos."""
-    bench, measured = judges.bench, {}
+    bench, trial = judges.bench, Trial()
     fitted = {subject.name: _fit(judges, subject, folder / subject.name, steps) for subject in subjects}
-    trial, groups = Trial(), [subject.name for subject in subjects for _ in range(seeds)]
     with engine_over(bench.base) as engine:
-        anchors = {subject.name: _anchors(engine, judges, subject, seeds) for subject in subjects}
+        panel = _Panel(judges, subjects, {subject.name: _anchors(engine, judges, subject, seeds) for subject in subjects}, seeds, trial)
         for mode in (Mode.TEXT_TO_IMAGE, Mode.REFERENCE, Mode.STACKED, Mode.TWO_PASS, *([Mode.POSE] if bench.base.control else [])):
             for with_adapter in (True, False):
+                own = {name: adapter if with_adapter else None for name, adapter in fitted.items()}
+                drawn = [_mode_pictures(engine, subject, mode, own[subject.name], style, seeds) for subject in subjects]
                 name = f"{mode}{'' if with_adapter else ', no adapter'}"
-                near, told, shown = [], [], []
-                for subject in subjects:
-                    images = _mode_pictures(engine, subject, mode, fitted[subject.name] if with_adapter else None, style, seeds)
-                    base, real = anchors[subject.name]
-                    near += [(value - base) / (real - base) for value in judges.near(images, subject)]
-                    told += judges.fidelity(images, [_prompt(mode, f"a {subject.kind}")] * seeds)
-                    shown += images
-                measured[name] = near
-                trial.figures[name] = {"likeness": mean_with(near, groups), "prompt fidelity": mean_with(told, groups)}
-                trial.pictures[name] = shown[::seeds][:8]
-                print(f"  {name}: {trial.figures[name]}", flush=True)
+                panel.judge(name, mode, drawn)
+                if mode == Mode.TEXT_TO_IMAGE:
+                    panel.judge(name.replace(mode, Mode.UPSCALE), mode, [[sharp_lanczos(image) for image in images] for images in drawn])
     return trial
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Judges a row of pictures, ``seeds`` of each subject, and notes it. ``anchors``: each subject's likeness of the base and of photos."""
+
+    judges: Judges
+    subjects: Sequence[Subject]
+    anchors: dict[str, tuple[float, float]]
+    seeds: int
+    trial: Trial
+
+    def judge(self, name: str, mode: Mode, drawn: Sequence[Sequence[Image.Image]]) -> None:
+        near, told = [], []
+        for subject, images in zip(self.subjects, drawn, strict=True):
+            base, real = self.anchors[subject.name]
+            near += [(value - base) / (real - base) for value in self.judges.near(images, subject)]
+            told += self.judges.fidelity(images, [_prompt(mode, f"a {subject.kind}")] * self.seeds)
+        groups = [subject.name for subject in self.subjects for _ in range(self.seeds)]
+        self.trial.figures[name] = {"likeness": mean_with(near, groups), "prompt fidelity": mean_with(told, groups)}
+        self.trial.pictures[name] = [images[0] for images in drawn][:8]
+        print(f"  {name}: {self.trial.figures[name]}", flush=True)
 
 
 def _fit(judges: Judges, subject: Subject, folder: Path, steps: int) -> LoadedAdapter:

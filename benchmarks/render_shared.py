@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from PIL import Image
@@ -61,7 +62,8 @@ def capped(book: Book, folder: Path, precision: str, side: int, steps: int, cach
 
 
 def beside_a_training(book: Book, base: BaseModel, side: int, training_side: int, steps: int, cache: Path | None, backend: str) -> None:
-    """A portrait is asked for right after the guest was let in, so it waits for a whole step: the longest that it can wait."""
+    """A portrait is asked for right after the guest was let in, so it waits for a whole step, and one that saves a checkpoint at that:
+    the longest that it can wait."""
     engine = Engine(base)
     warm_up(engine, cache=cache, backend=backend, alone=False, styles=False)
     adapter = render_adapters.random_adapter(engine, 1, base.device)
@@ -84,14 +86,21 @@ def beside_a_training(book: Book, base: BaseModel, side: int, training_side: int
     before, after = step[STEPS_BETWEEN : 2 * STEPS_BETWEEN - 1], step[2 * STEPS_BETWEEN :]
     figures = {"s": round(median(portraits), 4), "alone_s": alone, "training_side": training_side, "side": side, "steps": steps}
     waits = [step[asked - 1] for asked in asked_after]  # asked for right after the guest before was gone
-    training = {"step_before_s": round(median(before), 4), "step_after_s": round(median(after), 4), "waits_s": round(max(waits), 4)}
+    training: dict[str, Any] = {
+        "step_before_s": round(median(before), 4),
+        "step_after_s": round(median(after), 4),
+        "waits_s": round(max(waits), 4),
+    }
+    training |= {"longest_step_s": round(max(step[STEPS_BETWEEN:]), 4), "steps_s": [round(value, 4) for value in step]}
     book.add("portrait between two training steps", **figures, **training, slowdown=round(median(after) / median(before) - 1, 4))
 
 
 def _train(base: BaseModel, side: int, steps: int, guest: object) -> None:
     pictures = [Image.effect_noise((side, side), 60).convert("RGB") for _ in range(4)]
     photos = [CaptionedPhoto(f"{n:064x}", picture, f"a photo of ohwx person, number {n}") for n, picture in enumerate(pictures)]
-    recipe = Recipe.for_run(len(photos), base, {"steps": steps, "resolution": side, "optimizer": "adamw", "checkpoint_every": 10**6})
+    recipe = Recipe.for_run(
+        len(photos), base, {"steps": steps, "resolution": side, "optimizer": "adamw", "checkpoint_every": STEPS_BETWEEN}
+    )
     with tempfile.TemporaryDirectory() as folder:
         fit(base, build_cache(base, photos, side), recipe, CheckpointFolder(Path(folder), {}), between_steps=guest)  # type: ignore[arg-type]
 

@@ -24,7 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from core.errors import UserError
 from core.logs import get_logger
-from diffusion.attention_hopper import use_cudnn_forward
+from diffusion.attention_hopper import use_cudnn_and_flash4, use_cudnn_forward
 from diffusion.devices import training_attention
 
 __all__ = ["check_gradients", "prepare_training_attention", "rendering_attention", "training_attention"]
@@ -50,7 +50,8 @@ def rendering_attention(device: torch.device) -> Iterator[None]:
 def prepare_training_attention(device: torch.device, dtype: torch.dtype, *, heads: int, head_dim: int) -> str:
     """Chooses for this process the fastest attention whose gradients are right here, and says which. Call it before training is traced.
 
-    FlashAttention 4 or 3 if its package is installed, on Hopper cuDNN's forward pass before flash's backward pass, else torch's flash.
+    FlashAttention 4 or 3 if its package is installed (on Hopper cuDNN's forward pass before FlashAttention 4's backward pass), on Hopper
+    else cuDNN's forward pass before flash's backward pass, else torch's flash.
     :class:`core.errors.UserError` if even that one gives wrong gradients.
     """
     shape: dict[str, Any] = {"heads": heads, "head_dim": head_dim, "tokens": CHECKED_TOKENS}
@@ -86,8 +87,14 @@ def _is_installed(package: str) -> bool:
         return False
 
 
+def _use_flash4_backward(device: torch.device) -> bool:
+    return _is_installed(FLASH4) and use_cudnn_and_flash4(device)
+
+
+FLASH4 = "flash_attn.cute"
 WAYS: dict[str, Callable[[torch.device], bool]] = {  # fastest first
-    "FlashAttention 4": _use_package("flash_attn.cute", "FA4"),
+    "cuDNN forward, FlashAttention 4 backward": _use_flash4_backward,
+    "FlashAttention 4": _use_package(FLASH4, "FA4"),
     "FlashAttention 3": _use_package("flash_attn_interface", "FA3"),
     "cuDNN forward, flash backward": use_cudnn_forward,
 }

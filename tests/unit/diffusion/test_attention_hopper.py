@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch.nn.attention import restore_flash_attention_impl
@@ -5,14 +7,20 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from core.errors import UserError
 from diffusion import attention
-from diffusion.attention_hopper import as_flash, use_cudnn_forward
+from diffusion.attention_hopper import as_flash, use_cudnn_and_flash4, use_cudnn_forward
 
 CPU = torch.device("cpu")
 SHAPE = {"heads": 2, "head_dim": 16}
 
 
-def test_only_a_gpu_that_gains_by_it_gets_another_forward_pass() -> None:
+def test_only_a_gpu_that_gains_by_it_gets_other_kernels() -> None:
     assert use_cudnn_forward(CPU) is False
+    assert use_cudnn_and_flash4(CPU) is False
+
+
+def test_a_package_that_is_not_there_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "use_cudnn_and_flash4", lambda device: pytest.fail("was asked"))
+    assert attention._use_flash4_backward(CPU) is False
 
 
 def test_an_answer_of_cudnn_looks_like_one_of_flash() -> None:
@@ -51,8 +59,11 @@ def test_kernels_that_spoil_gradients_or_fail_are_taken_out_and_the_next_are_tri
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("use", [use_cudnn_forward, use_cudnn_and_flash4])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_both_kernels_together_give_flash_gradients(compiled: bool) -> None:
+def test_both_kernels_together_give_flash_gradients(compiled: bool, use: Callable[[torch.device], bool]) -> None:
+    if use is use_cudnn_and_flash4:
+        pytest.importorskip(attention.FLASH4)
     device = torch.device("cuda")
     q, k, v, g = (torch.randn(2, 1408, 24, 128, device=device, dtype=torch.bfloat16) for _ in range(4))
 
@@ -64,7 +75,7 @@ def test_both_kernels_together_give_flash_gradients(compiled: bool) -> None:
 
     plain = gradients()
     torch._dynamo.reset()
-    if not use_cudnn_forward(device):
+    if not use(device):
         pytest.skip("this GPU uses flash for both")
     try:
         mixed = gradients()
