@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import render_adapters
 from benchmarks.measuring import Book, held_gib, peak_gib, wait
-from benchmarks.object_stores import BUCKET, RANGES, loopback_store, ranged_store, s3_installed
+from benchmarks.object_stores import BUCKET, RANGES, client_installed, loopback_store, ranged_store
 from core.settings import Settings
 from diffusion import compiled
 from inference.adapters import AdapterCache
@@ -44,7 +44,7 @@ def _switches(book: Book, engine: Engine, steps: int, target_set: str) -> None:
             rows = [shelve(storage, seed, file) for seed, file in enumerate(files)]
             for tier in TIERS if engine.base.device.type == "cuda" else TIERS[1:]:
                 _measure(book, engine, storage, rows, tier, steps, kind if tier == "store" else tier)
-        if s3_installed():
+        if client_installed():
             _from_ranges(book, engine, steps, folder, files)
 
 

@@ -62,12 +62,13 @@ def api(host: Host = None, port: Port = None) -> None:
 @app.command()
 @plainly
 def worker(
-    role: Annotated[Literal["train", "render", "both"], typer.Argument(help="Which queue to work on; both: one GPU for both.")],
+    role: Annotated[Literal["train", "render", "both"], typer.Argument(help="Which queue to work on; both: each GPU does both.")],
+    gpus: Annotated[int, typer.Option(min=0, help="Use so many GPUs; 0: all that CUDA_VISIBLE_DEVICES or the driver names.")] = 0,
 ) -> None:
-    """Work on queued jobs, one at a time, with the base model kept warm between them."""
+    """Work on queued jobs, one at a time on each GPU, with the base model kept warm between them."""
     from likeness.workers import run_worker
 
-    run_worker(role, settings_with())
+    run_worker(role, settings_with(), gpus)
 
 
 @app.command()

@@ -56,8 +56,8 @@ def parts(settings: Settings) -> list[tuple[str, list[str]]]:
     return [
         ("api", ["api", "--host", settings.host, "--port", str(settings.port)]),
         ("scheduler", ["scheduler"]),
-        ("train-worker", ["worker", "train"]),
-        ("render-worker", ["worker", "render"]),
+        ("train-worker", ["worker", "train", "--gpus", "1"]),
+        ("render-worker", ["worker", "render", "--gpus", "1"]),
     ]
 
 

@@ -1,4 +1,4 @@
-"""A worker like ours whose jobs are small: run by tests as its own process. Arguments: folder, name.
+"""A worker like ours whose jobs are small: run by tests as its own process. Arguments: folder, name, and GPUs if it has several.
 
 Its job steps until the file ``go`` is there, then stores an object. Files in the folder say how it misbehaves: ``fault`` makes the next
 attempt fail as a dead GPU does, ``deaf`` makes it look neither left nor right.
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from core.queues import RUN_TRAINING
 from core.settings import Settings
+from likeness.gpus import VISIBLE, deal
 from storage.leases import Lease
 from storage.wiring import open_storage
 from storage.worker_process import StopFlag, work_on, worker_app
@@ -25,7 +26,7 @@ class SmallChild:
         self.dead = False
 
     def start(self) -> None:
-        return
+        self._note(f"sees {os.environ.get(VISIBLE)}")
 
     def run(self, job_id: str) -> str:
         outcome = work_on(self.storage, job_id, self.name, self._work, self.stop, lambda: self.dead)
@@ -55,11 +56,14 @@ class SmallChild:
             file.write(f"{self.name} {what}\n")
 
 
-def main(folder: str, name: str) -> None:
+def main(folder: str, name: str, *gpus: str) -> None:
+    if gpus:
+        deal(gpus)
     settings = Settings(_env_file=None, var_dir=Path(folder), lease_s=2, heartbeat_s=0.2, shutdown_within_s=4)  # type: ignore[call-arg]
     app = worker_app(settings, "small", lambda stop: SmallChild(settings, name, stop), {RUN_TRAINING: SmallChild.run})
-    app.worker_main(["worker", "--pool=prefork", "--concurrency=1", "--queues=train", f"--hostname={name}@here", "--loglevel=WARNING"])
+    pool = ["--pool=prefork", f"--concurrency={max(1, len(gpus))}"]
+    app.worker_main(["worker", *pool, "--queues=train", f"--hostname={name}@here", "--loglevel=WARNING"])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

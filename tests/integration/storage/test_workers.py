@@ -26,8 +26,8 @@ pytestmark = pytest.mark.usefixtures("redis_child")
 
 
 @contextmanager
-def worker(settings: Settings, name: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", small_worker.__name__, str(settings.var_dir), name]
+def worker(settings: Settings, name: str, *gpus: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", small_worker.__name__, str(settings.var_dir), name, *gpus]
     process = subprocess.Popen(command, start_new_session=True)
     try:
         yield process
@@ -137,3 +137,24 @@ def test_a_child_that_dies_is_replaced_and_the_job_goes_on(
     ended = row(storage, job)
     assert ended.worker and ended.worker.startswith("parent-") and ended.worker != first
     assert ended.attempts == 2
+
+
+def test_each_child_has_a_gpu_of_its_own_and_leaves_it_to_its_heir(storage: Storage, settings: Settings) -> None:
+    ordered = [published(storage), published(storage)]
+    with worker(settings, "dealt", "GPU-a", "GPU-b"):
+        until(lambda: all(working(storage, job) for job in ordered), 60)  # at the same time
+        seen = gpus_seen(settings)
+        assert sorted(seen.values()) == ["GPU-a", "GPU-b"]
+        faulted = row(storage, ordered[0]).worker or ""
+        os.kill(int(faulted.rpartition("-")[2]), signal.SIGKILL)
+        until(lambda: len(gpus_seen(settings)) == 3, 60)
+        (heir,) = set(gpus_seen(settings)) - set(seen)
+        assert gpus_seen(settings)[heir] == seen[faulted]
+        (settings.var_dir / "go").touch()
+        until(lambda: all(recovered(storage, job) for job in ordered))
+
+
+def gpus_seen(settings: Settings) -> dict[str, str]:
+    """By child."""
+    told = (note.partition(" sees ") for note in notes(settings))
+    return {child: gpu for child, _, gpu in told if gpu}
