@@ -49,6 +49,7 @@ class Benchmark:
         self.rate = matrix_rate(self.device)
         self.record.add(section="rate", what="large matrix product", tflops=round(self.rate / 1e12, 3))
         self.sides = {512: 128, 768: 192, 1024: 256} if asked.tiny else {512: 512, 768: 768, 1024: 1024}
+        self.texts = (SHORT_TEXT,) if asked.short_text else (LONG_TEXT, SHORT_TEXT)
         self.overrides = {"target_set": asked.target_set} | ({"rank": 4, "alpha": 4} if asked.tiny else {})
 
     def run(self) -> None:
@@ -70,31 +71,33 @@ class Benchmark:
         seats = Seats(stand.base, 4 if "together" in self.only else 1)
         measured = partial(ours, stand, seats)
         self._section("steps512", lambda: self._steps512(stand, seats))
-        self._section("steps1024", partial(each, measured, [(self.sides[1024], text) for text in (LONG_TEXT, SHORT_TEXT)]))
+        self._section("steps1024", partial(each, measured, [(self.sides[1024], text) for text in self.texts]))
         self._section("together", lambda: self._together(stand, seats))
-        self._section("steps768", partial(each, measured, [(self.sides[768], text) for text in (SHORT_TEXT, LONG_TEXT)]))
+        self._section("steps768", partial(each, measured, [(self.sides[768], text) for text in self.texts]))
         self._section("job", lambda: self._job(stand.base, seats))
         self._section("jobs", lambda: twenty_jobs(stand, seats, 512, SHORT_TEXT, **({"jobs": 3, "steps": 2} if self.asked.tiny else {})))
         seats.remove()
 
     def _steps512(self, stand: Stand, seats: Seats) -> None:
         side = self.sides[512]
-        ours(stand, seats, side, SHORT_TEXT)
-        ours(stand, seats, side, LONG_TEXT)
+        for text in self.texts:
+            ours(stand, seats, side, text)
         seats.passes(stand.recipe()).recorded_tokens = 0
         ours(stand, seats, side, SHORT_TEXT, what="ours, launches one by one")
         seats.passes(stand.recipe()).recorded_tokens = 3072
 
     def _together(self, stand: Stand, seats: Seats) -> None:
         ours(stand, seats, self.sides[512], SHORT_TEXT, adapters=4, what="ours, four adapters in one pass")
-        ours(stand, seats, self.sides[512], SHORT_TEXT, adapters=2, what="ours, two adapters in one pass")
+        if not self.asked.short_text:
+            ours(stand, seats, self.sides[512], SHORT_TEXT, adapters=2, what="ours, two adapters in one pass")
 
     def _fp8(self) -> None:
         stand = self._stand("fp8")
         self._compile(stand.base)
         seats = Seats(stand.base)
-        for side, text in ((1024, LONG_TEXT), (1024, SHORT_TEXT), (512, SHORT_TEXT), (512, LONG_TEXT), (768, SHORT_TEXT)):
-            ours(stand, seats, self.sides[side], text)
+        for side, text in ((1024, SHORT_TEXT), (512, SHORT_TEXT), (1024, LONG_TEXT), (512, LONG_TEXT), (768, SHORT_TEXT)):
+            if text in self.texts:
+                ours(stand, seats, self.sides[side], text)
         seats.remove()
 
     def _job(self, base: BaseModel, seats: Seats) -> None:
@@ -158,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()))
     parser.add_argument("--target-set", default="image", help="layers with adapters, for both loops (149 MB at rank 32 on FLUX.1-dev)")
     parser.add_argument("--measured", type=int, default=15, help="steps that count, after the warm-up")
+    parser.add_argument("--short-text", action="store_true", help=f"ours with {SHORT_TEXT} text tokens only: each shape compiles anew")
     parser.add_argument("--cap-precision", default="auto")
     parser.add_argument("--attention", default="auto", choices=("auto", "flash"), help="auto: as a worker chooses it")
     parser.add_argument("--cache", default="", help="folder for compiled graphs")

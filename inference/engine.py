@@ -19,6 +19,7 @@ from inference.merging import Merging
 from inference.modes import ModeRecipe, Tick, find_mode
 from inference.previews import Previewer, Projection, Show
 from inference.prompts import PromptCache
+from inference.replay import ReplayedSteps
 from inference.requests import RenderRequest
 from inference.slot import IDENTITY, STYLE, AdapterSlots, LoadedAdapter
 from inference.step_cache import step_cache, threshold_of
@@ -40,6 +41,7 @@ class Engine:
         self._adapters: tuple[bool, bool] = (False, False)  # an identity, a style: given to the render under way
         self._pipelines: dict[str, Any] = {}
         self._batches = BatchProbe(base)
+        self._steps = ReplayedSteps.on(base, lambda: self.slot.layout)
         self._decoder = Decoder(base)
         self._on_preview: Show | None = None
         self._lock = threading.RLock()
@@ -102,17 +104,18 @@ class Engine:
         self._wear(request, lora_scale, style_scale)
         width, height = request.sides(self.base.resolution)
         text = self.prompts.embeds(self.base, request.prompt).rows([0] * len(seeds))
-        drawn = self._pipeline(pipeline)(
-            **self.base.family.pipeline_inputs(self.base, text),
-            width=width,
-            height=height,
-            num_inference_steps=request.steps,
-            guidance_scale=request.guidance_scale,
-            generator=[torch.Generator("cpu").manual_seed(one) for one in seeds],
-            output_type="latent",
-            callback_on_step_end=self._after_step(tick, len(seeds), height, width),
-            **inputs,
-        ).images
+        with self._steps.in_place():
+            drawn = self._pipeline(pipeline)(
+                **self.base.family.pipeline_inputs(self.base, text),
+                width=width,
+                height=height,
+                num_inference_steps=request.steps,
+                guidance_scale=request.guidance_scale,
+                generator=[torch.Generator("cpu").manual_seed(one) for one in seeds],
+                output_type="latent",
+                callback_on_step_end=self._after_step(tick, len(seeds), height, width),
+                **inputs,
+            ).images
         return self.base.family.pipeline_latents(self.base, drawn, height // self._latent_factor, width // self._latent_factor)
 
     @cached_property

@@ -7,7 +7,7 @@ alone compute, so its pixels come back bit for bit. Weights are not checked here
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -42,6 +42,12 @@ class AdapterSlots:
     def slots(self) -> LoraSlots:
         assert self._slots is not None, "there are slots inside in_place()"
         return self._slots
+
+    @property
+    def layout(self) -> Hashable:
+        """What of the slots decides how a pass computes, beside the values in them: where they lie, and how many are added up."""
+        chosen = self.slots.selection
+        return self.slots.weights.data_ptr(), chosen.scales.data_ptr(), self.slots.size, chosen.stacked
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

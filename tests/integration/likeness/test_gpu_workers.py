@@ -210,7 +210,7 @@ def test_the_child_opens_the_gpu_and_the_parent_never_does(service: Service, rol
 def test_jobs_in_a_row_are_one_childs_and_the_base_stays_warm(service: Service, role: str) -> None:
     before = service.loads(role)
     first, second = [service.ended(job_id) for job_id in [service.order(role), service.order(role)]]
-    assert [(job.state, job.attempts) for job in (first, second)] == [(JobState.SUCCEEDED, 1)] * 2
+    assert [(job.state, job.attempts) for job in (first, second)] == [(JobState.SUCCEEDED, 1)] * 2, (first.error, second.error)
     assert first.worker == second.worker and psutil.Process(pid_of(first.worker)).ppid() == service.workers[role].pid
     assert {job.metrics["device"] for job in (first, second)} == {DEVICE}
     assert service.loads(role) == before
