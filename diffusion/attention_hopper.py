@@ -8,6 +8,7 @@ flash kernel, written for the generation before, or FlashAttention 4's, written 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -52,9 +53,11 @@ class _Installed:
 
     def __post_init__(self) -> None:
         self.library = torch.library.Library("aten", "IMPL", "CUDA")
-        for operator, make in self.kernels.items():
-            own = torch.library.get_kernel(operator, "CUDA").call_boxed
-            self.library.impl(operator.removeprefix("aten::"), make(own), "CUDA", with_keyset=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)  # that a kernel is replaced: it is meant
+            for operator, make in self.kernels.items():
+                own = torch.library.get_kernel(operator, "CUDA").call_boxed
+                self.library.impl(operator.removeprefix("aten::"), make(own), "CUDA", with_keyset=True)
 
     def remove(self) -> None:
         self.library = None

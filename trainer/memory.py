@@ -18,7 +18,7 @@ from trainer.recipe import Recipe
 log = get_logger("trainer")
 
 SPARE = 2 * 2**30  # bytes left free: fragments, and a workspace for each matrix kernel
-SMALL_CARD, SPARE_ON_SMALL = 32 * 2**30, 9 * 2**29  # a desk's card also draws its screen: a fit that takes all of it dies of a browser
+SMALL_CARD, SPARE_ON_SMALL = 32 * 2**30, 5 * 2**30  # a desk's card also draws its screen: a fit that takes all of it dies of a browser
 
 
 class MemoryPlan:
