@@ -19,7 +19,11 @@ GAVE_UP = "This stopped {n} times because of a fault on our side: {cause}. Nothi
 WORKER_LOST = "the machine that worked on it stopped answering"
 DISK_FULL = "the disk of the machine that worked on it was full"
 SERVER_DOWN = "a server that we need did not answer"
+DEVICE_FAULT = "the graphics processor that worked on it failed"
+DEVICE_FULL = "the graphics processor that worked on it had too little memory"
 PROGRAM_FAULT = "an error in our program"
+DEVICE_WORDS = ("CUDA error", "Triton Error [CUDA]", "CUBLAS_STATUS", "CUDNN_STATUS")  # of torch and what it calls
+OUT_OF_MEMORY = "CUDA out of memory"
 RETRY_S, RETRY_OUTAGE_S = 2.0, 15.0  # wait before the second attempt; four times as long before the third
 MOST_CLAIMS = 10  # attempts that kept something do not count against max_attempts; so many of any kind are the end all the same
 
@@ -91,7 +95,11 @@ def cause_of(error: Exception) -> str:
     if isinstance(error, ServiceDown):
         return SERVER_DOWN
     no_space = os.strerror(errno.ENOSPC)  # safetensors says so in words alone
-    return DISK_FULL if getattr(error, "errno", None) == errno.ENOSPC or no_space in str(error) else PROGRAM_FAULT
+    if getattr(error, "errno", None) == errno.ENOSPC or no_space in str(error):
+        return DISK_FULL
+    if OUT_OF_MEMORY in str(error):
+        return DEVICE_FULL
+    return DEVICE_FAULT if any(words in str(error) for words in DEVICE_WORDS) else PROGRAM_FAULT
 
 
 def retry_wait_s(job: Job, attempt: dict[str, Any]) -> float:

@@ -24,6 +24,7 @@ from core.settings import Settings
 from core.words import JobKind, JobState, PhotoVerdict, new_id
 from likeness.gpus import VISIBLE
 from storage import keys, photos, portraits, publishing, subjects, trainings
+from storage.endings import DEVICE_FAULT
 from storage.migrations import upgrade
 from storage.redis_child import start_embedded_redis
 from storage.tables import Account, Job, Photo, Subject
@@ -223,7 +224,7 @@ def test_a_cuda_fault_costs_the_job_an_attempt_and_the_worker_its_child(service:
     job_id = service.order(role)
     service.until(lambda: service.row(job_id).error)
     (attempt,) = (service.row(job_id).error or {})["attempts"]
-    assert FAULT in attempt["message"], attempt
+    assert FAULT in attempt["message"] and attempt["cause"] == DEVICE_FAULT, attempt
     assert not flag.exists()
     ended = service.ended(job_id)
     assert (ended.state, ended.attempts) == (JobState.SUCCEEDED, 2), ended.error

@@ -414,6 +414,9 @@ def test_a_database_that_stays_away_costs_the_attempt_and_not_more(storage: Stor
         (OSError(errno.ENOSPC, "No space left on device"), endings.DISK_FULL),
         (RuntimeError("I/O error: No space left on device (os error 28)"), endings.DISK_FULL),
         (KeyError("x"), endings.PROGRAM_FAULT),
+        (RuntimeError("CUDA error: device-side assert triggered\nCompile with `TORCH_USE_CUDA_DSA`"), endings.DEVICE_FAULT),
+        (RuntimeError("Triton Error [CUDA]: device-side assert triggered"), endings.DEVICE_FAULT),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), endings.DEVICE_FULL),
     ],
 )
 def test_the_customer_reads_what_kind_of_fault_it_was(storage: Storage, world: World, job: Job, error: Exception, cause: str) -> None:
@@ -427,7 +430,7 @@ def test_the_customer_reads_what_kind_of_fault_it_was(storage: Storage, world: W
     failed = world.job(job).error or {}
     assert cause in failed["message"] and str(error) not in failed["message"]
     assert failed["attempts"][2]["message"] == str(error)
-    first, factor = (endings.RETRY_S, 4) if cause == endings.PROGRAM_FAULT else (endings.RETRY_OUTAGE_S, 4)
+    first, factor = (endings.RETRY_OUTAGE_S, 4) if cause in (endings.SERVER_DOWN, endings.DISK_FULL) else (endings.RETRY_S, 4)
     assert waits[:2] == [pytest.approx(first, abs=1), pytest.approx(first * factor, abs=1)]
 
 
