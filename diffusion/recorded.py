@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 
@@ -41,7 +43,7 @@ class Recorded:
     def _replay(self, key: Hashable, work: Callable[[], None]) -> None:
         if key not in self._graphs:
             try:
-                self._graphs[key] = _record(work)
+                self._graphs[key], _ = record(work)
             except RuntimeError as error:  # some kernel cannot be recorded: launches one by one still work
                 log.warning("not recorded", error=str(error)[:200])
                 self._able = False
@@ -54,9 +56,22 @@ class Recorded:
         self._graphs[key].replay()
 
 
-def _record(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """Recording computes nothing yet."""
+Result = TypeVar("Result")
+
+
+def record(work: Callable[[], Result], pool: Any = None) -> tuple[torch.cuda.CUDAGraph, Result]:
+    """``work`` as a graph, and what it returned: storage that each replay fills anew. Recording computes nothing yet."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may train or decode meanwhile
-        work()
-    return graph
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # other threads may train, decode or fetch meanwhile
+        result = work()
+    return graph, result
+
+
+@contextmanager
+def stream_of_its_own() -> Iterator[None]:
+    """Where work is done once before it is recorded, if it needs workspaces: they are allocated then."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)

@@ -17,6 +17,7 @@ import torch
 from core.logs import get_logger
 from diffusion.devices import GIB_HEADROOM, free_memory
 from diffusion.loading import BaseModel
+from diffusion.recorded import record, stream_of_its_own
 
 log = get_logger("inference")
 
@@ -38,25 +39,15 @@ class CudaRecording:
     def __init__(self, forward: Forward, given: Given, pool: Any) -> None:
         self.inputs = {name: value.clone() for name, value in given.items() if isinstance(value, torch.Tensor)}
         work = partial(forward, **{**given, **self.inputs})
-        self._warm_up(work)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):  # other threads may decode or fetch meanwhile
-            (self.result,) = work()
+        with stream_of_its_own():
+            work()
+        self.graph, (self.result,) = record(work, pool)
 
     def replay(self, given: Given) -> torch.Tensor:
         for name, mine in self.inputs.items():
             mine.copy_(given[name])
         self.graph.replay()
         return self.result.clone()
-
-    @staticmethod
-    def _warm_up(work: Callable[[], Any]) -> None:
-        """On a stream of its own, as recording wants it: workspaces are allocated now."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            work()
-        torch.cuda.current_stream().wait_stream(stream)
 
 
 class ReplayedSteps:

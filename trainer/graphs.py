@@ -9,6 +9,7 @@ import torch
 
 from core.logs import get_logger
 from diffusion.lora_slots import LoraSlots
+from diffusion.recorded import record, stream_of_its_own
 from diffusion.text import PromptEmbeds
 from trainer.rows import Rows
 
@@ -56,10 +57,10 @@ class Recording:
 
     def __init__(self, graphs: Graphs, rows: Rows, factors: torch.Tensor) -> None:
         self.leaves, self.rows, self.factors = graphs.leaves, _copied(rows), factors.clone()
-        self._warm_up(graphs.losses)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=graphs.pool, capture_error_mode="thread_local"):
-            self.result = self._pass(graphs.losses)
+        with stream_of_its_own():
+            self._pass(graphs.losses)
+            self._forget()
+        self.graph, self.result = record(lambda: self._pass(graphs.losses), graphs.pool)
         self.gradients = [leaf.grad for leaf in self.leaves]
         self._forget()
 
@@ -71,15 +72,6 @@ class Recording:
         for leaf, gradient in zip(self.leaves, self.gradients, strict=True):
             leaf.grad = gradient
         return self.result
-
-    def _warm_up(self, losses: Losses) -> None:
-        """On a stream of its own, as recording wants it: workspaces are allocated now."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self._pass(losses)
-            self._forget()
-        torch.cuda.current_stream().wait_stream(stream)
 
     def _pass(self, losses: Losses) -> torch.Tensor:
         result = losses(self.rows)
