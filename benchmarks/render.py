@@ -5,8 +5,8 @@
     python -m benchmarks.render --tiny                                   # a dry run on a CPU
 
 Random weights at the base model's true size (``benchmarks.true_size``): speed and memory do not depend on the values. Sections, each
-printed and saved as it goes: ``bf16`` (stock, ours, switches), ``thousand`` (with it), ``fp8``, ``both`` (a portrait while training) and
-``cap`` (24 GiB).
+printed and saved as it goes: ``bf16`` (stock, ours, switches), ``thousand`` (with it), ``fp8``, ``nf4``, ``both`` (a portrait while
+training) and ``cap`` (24 GiB).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.render_shared import beside_a_training, capped, in_another_proce
 from benchmarks.render_switch import switches, thousand
 from diffusion.loading import BaseModel, load_base
 
-SECTIONS = ("bf16", "thousand", "fp8", "cap", "both")
+SECTIONS = ("bf16", "thousand", "fp8", "nf4", "cap", "both")
 
 
 class Run:
@@ -58,7 +58,13 @@ class Run:
             thousand(self.book, engine, 10 if self.asked.tiny else 1000, 64 if self.asked.tiny else 256, 2)
 
     def fp8(self) -> None:
-        base = self.load("fp8")
+        self._narrow("fp8")
+
+    def nf4(self) -> None:
+        self._narrow("nf4")
+
+    def _narrow(self, precision: str) -> None:
+        base = self.load(precision)
         engine = ready(self.book, base, self.asked.cache, self.backend)
         ours(self.book, engine, self.side, self.steps, matmul_rate(base.device))
         switches(self.book, engine, self.steps)
@@ -80,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = Run(_parser().parse_args(arguments))
     wanted = run.asked.sections
     _try(run.book, "bf16", wanted, lambda: run.bf16("thousand" in wanted))
-    for name in ("fp8", "cap", "both", "capped"):
+    for name in ("fp8", "nf4", "cap", "both", "capped"):
         _try(run.book, name, wanted, getattr(run, name))
 
 
