@@ -23,7 +23,7 @@ def random_adapter(engine: Engine, seed: int, device: torch.device, rank: int = 
     for key, (rows, columns) in shapes.items():
         state[key] = flat[start : start + rows * columns].view(rows, columns)
         start += rows * columns
-    return LoadedAdapter(f"random-{seed}", state, flat)
+    return LoadedAdapter(f"random-{seed}", state, (flat,))
 
 
 def write(engine: Engine, seed: int, path: Path, target_set: str = "blocks") -> Path:

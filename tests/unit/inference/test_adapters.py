@@ -7,8 +7,8 @@ import torch
 
 from core.errors import JobFailed, ServiceDown, UserError
 from diffusion import lora
+from inference import loaded
 from inference.adapters import AdapterCache
-from inference.loaded import _views
 from inference.slot import read_adapter
 from storage import tables
 
@@ -215,14 +215,21 @@ def test_the_gpu_tier_is_asked_first_and_stays_within_its_bytes(storage, reader,
     assert cache.sweep() == set()
 
 
-def test_an_adapter_is_packed_into_one_buffer(make_adapter):
+@pytest.mark.parametrize(("piece_bytes", "several"), [(2**24, False), (4096, True), (64, True)])
+def test_an_adapter_is_packed_into_few_buffers(make_adapter, monkeypatch, piece_bytes, several):
+    """The last is smaller than any matrix: each is alone."""
+    monkeypatch.setattr(loaded, "PIECE_BYTES", piece_bytes)
     adapter = make_adapter(1, dtype=torch.bfloat16)
     packed = adapter.packed(torch.bfloat16)
-    assert all(torch.equal(packed.state[key], weight) for key, weight in adapter.state.items())
-    assert {weight.untyped_storage().data_ptr() for weight in packed.state.values()} == {packed.flat.untyped_storage().data_ptr()}
-    copy = _on_another_buffer(packed)
-    assert all(torch.equal(copy[key], weight) for key, weight in adapter.state.items())
+    assert (len(packed.pieces) > 1) == several
+    assert all(piece.nbytes <= max(piece_bytes, *(weight.nbytes for weight in adapter.state.values())) for piece in packed.pieces)
+    assert sum(piece.nbytes for piece in packed.pieces) == packed.nbytes
+    assert list(packed.state) == list(adapter.state) and all(same_weights(packed.state, adapter.state))
+    assert {weight.untyped_storage().data_ptr() for weight in packed.state.values()} == {
+        piece.untyped_storage().data_ptr() for piece in packed.pieces
+    }
+    assert all(same_weights(packed.views_of([piece.clone() for piece in packed.pieces]), adapter.state))
 
 
-def _on_another_buffer(packed):
-    return _views(packed.flat.clone(), packed.state)
+def same_weights(one, other):
+    return [torch.equal(one[key], weight) for key, weight in other.items()]
