@@ -21,7 +21,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-TESTS = ("tests/unit/diffusion", "tests/unit/trainer", "tests/unit/inference", "tests/integration/likeness/test_gpu_workers.py")
+PYTEST = ("pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider")
+ROOMS = ("tests/unit/diffusion", "tests/unit/trainer", "tests/unit/inference")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Place:
     def _side_by_side(self) -> list[Item]:
         likeness = [self._likeness(precision) for precision in ("bf16", "fp8", "nf4")]
         return [
-            Item("tests", ("pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", *TESTS), 330),
+            Item("workers", (*PYTEST, "tests/integration/likeness/test_gpu_workers.py"), 420),
+            Item("tests", (*PYTEST, *ROOMS), 180),
             self._train("cap24", "flux1-dev", "cap24", 200, alone=False),
             self._bench("isolation", "isolation", ("--subjects", "50"), 420),
             self._bench("modes", "modes", ("--precision", "bf16", "--sheets", str(self.out / "sheets")), 420),
