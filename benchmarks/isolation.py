@@ -136,6 +136,23 @@ def nearest(bench: Bench, references: torch.Tensor, pictures: Sequence[Image.Ima
     return (bench.identity.embed(list(pictures)) @ references.T).argmax(1).tolist()
 
 
+def by_scene(asked: Sequence[Asked], own: Sequence[bool]) -> dict[str, int]:
+    """Of each scene's pictures, how many are nearest to their own subject: a style that hides who it is shows here."""
+    return {scene: sum(hit for one, hit in zip(asked, own, strict=True) if one.scene == scene) for scene in SCENES}
+
+
+def photos_nearest_own(bench: Bench, subjects: Sequence[Subject], drawn: Path, references: torch.Tensor) -> float:
+    """The ceiling: the share of real photos that the judge finds nearest to their own subject's other photos."""
+    hits = []
+    for n, subject in enumerate(subjects):
+        embeds = bench.identity.embed(subject.photos(drawn))
+        near = embeds @ references.T
+        others = (embeds.sum(0, keepdim=True) - embeds) / (len(embeds) - 1)  # a photo is not compared with itself
+        near[:, n] = (embeds * others).sum(1)
+        hits += (near.argmax(1) == n).tolist()
+    return round(sum(hits) / len(hits), 4)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     asked_for = _parser().parse_args(arguments)
     bench = load_bench(Settings(precision=asked_for.precision))
@@ -168,7 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "s": round(seconds, 1),
         "fit_s": round(fit_s, 1),
     }
-    verdicts = {"same_as_alone": same, "drawn_alone": len(alone), "nearest_is_own": sum(own)}
+    verdicts = {"same_as_alone": same, "drawn_alone": len(alone), "nearest_is_own": sum(own), "by_scene": by_scene(asked, own)}
+    verdicts |= {"photos_nearest_own": photos_nearest_own(bench, subjects, drawn, references)}
     book.add("isolation", **figures, **verdicts, encoder=bench.identity.id, precision=bench.base.precision.name)
 
 
