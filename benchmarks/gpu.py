@@ -21,6 +21,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.train import text_encoders_for
+
 PYTEST = ("pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider")
 ROOMS = ("tests/unit/diffusion", "tests/unit/trainer", "tests/unit/inference")
 
@@ -84,9 +86,8 @@ class Place:
         )
 
     def _train(self, name: str, base: str, sections: str, seconds: int, *, alone: bool = True) -> Item:
-        kind = "true" if {"job", "cap24", "stepdown"} & set(sections.split(",")) else "small"
         options = ("--base", base, "--only", sections, "--short-text", "--folder", str(self.folder), "--cache", str(self.folder / "graphs"))
-        return self._bench(name, "train", options, seconds, f"{base}-{kind}", alone=alone)
+        return self._bench(name, "train", options, seconds, f"{base}-{text_encoders_for(sections.split(','))}", alone=alone)
 
     def _render(self, name: str, base: str, section: str, seconds: int) -> Item:
         folder, steps = f"{base}-true", ("--steps", "50") if base == "klein-4b" else ()

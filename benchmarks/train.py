@@ -48,6 +48,11 @@ SECTIONS = (
 )
 
 
+def text_encoders_for(sections: Sequence[str]) -> str:
+    """Whole jobs encode captions; steps are given random embeddings."""
+    return "true" if {"job", "cap24", "stepdown"} & set(sections) else "small"
+
+
 def each(work: Callable[[int, int], None], shapes: Sequence[tuple[int, int]]) -> None:
     for side, text in shapes:
         work(side, text)
@@ -163,7 +168,7 @@ class Benchmark:
         torch._dynamo.reset()
         gc.collect()
         fresh(self.device)
-        wanted = "true" if {"job", "cap24", "stepdown"} & set(self.only) and not self.asked.tiny else "small"
+        wanted = "small" if self.asked.tiny else text_encoders_for(self.only)
         folder = true_size.build(
             self.asked.base, self.asked.folder / f"{self.asked.base}-{wanted}", text_encoders=wanted, tiny=self.asked.tiny
         )

@@ -84,7 +84,15 @@ def test_without_names_the_driver_is_asked(monkeypatch: pytest.MonkeyPatch) -> N
     assert visible_gpus() == ["GPU-aaaa", "GPU-bbbb"]
 
 
-@pytest.mark.parametrize(("listing", "names"), [("", []), ("No devices were found\n", []), ("GPU 0: NVIDIA L4 (UUID: GPU-a)\n", ["GPU-a"])])
+@pytest.mark.parametrize(
+    ("listing", "names"),
+    [
+        ("", []),
+        ("No devices were found\n", []),
+        ("GPU 0: NVIDIA L4 (UUID: GPU-a)\n", ["GPU-a"]),
+        ("GPU 0: A (UUID: GPU-a)\n\nGPU 1: B (UUID: GPU-b)\n", ["GPU-a", "GPU-b"]),
+    ],
+)
 def test_what_the_driver_lists(listing: str, names: list[str]) -> None:
     assert listed_gpus(listing) == names
 
