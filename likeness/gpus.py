@@ -12,7 +12,9 @@ from celery.signals import worker_process_init
 from celery.utils.log import current_process_index
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-LISTED = re.compile(r"^(?P<slice>[ \t]*)\S.*\(UUID: (?P<uuid>[^)]+)\)", re.MULTILINE)  # of `nvidia-smi -L`: a GPU a line, its slices indented
+LISTED = re.compile(
+    r"^(?P<slice>[ \t]*)\S.*\(UUID: (?P<uuid>[^)]+)\)", re.MULTILINE
+)  # of `nvidia-smi -L`: a GPU a line, its slices indented
 DRIVER_WITHIN_S = 30
 
 
