@@ -30,7 +30,7 @@ from benchmarks.render_switch import open_storage_of, shelve
 from core.settings import Settings
 from inference.adapters import AdapterCache
 from inference.engine import Engine
-from inference.loaded import read_adapter
+from inference.reading import read_adapter
 from inference.requests import RenderRequest
 from miniature.world import KINDS, UNSEEN_SEED_START
 from miniature.world.photos import draw_photo_set

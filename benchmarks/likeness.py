@@ -4,6 +4,10 @@
 
 Every subject's photos are drawn afresh from seeds that the miniature was never taught on; three photos a subject are kept from everything
 but the judge. The same figures on a customer's photos: ``likeness evaluate quick``. Prints the tables of docs/benchmarks.md.
+Seeds can be had one after the other, and several results be read as one:
+
+    python -m benchmarks.likeness --first-seed 1 --seeds 1 --only cat-4 dog-5 --json second.json
+    python -m benchmarks.likeness --pool first.json second.json
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.likeness_pool import reports_of
 from benchmarks.likeness_subjects import Plan, Subject, side_by_side
 from lab.evaluate import Evaluation, measure_foreign
 from lab.report import sheet_of, subjects_table, table
@@ -32,11 +37,15 @@ TRAINING_S, PORTRAIT_S = 180, 8
 
 def main(arguments: Sequence[str] | None = None) -> None:
     asked = _parser().parse_args(arguments)
+    if asked.pool:
+        print(markdown(pooled_files(asked.pool)))
+        return
     result: dict[str, Any] = {"what": "likeness", "measured_at": datetime.now(UTC).isoformat(timespec="seconds"), "subjects": {}}
     evaluations: dict[str, Evaluation] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        plan = Plan(Path(scratch), asked.photos, asked.seeds, asked.per_style, asked.steps, asked.device, asked.precision)
-        chosen = subjects(asked.subjects, asked.kinds)
+        seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
+        plan = Plan(Path(scratch), asked.photos, seeds, asked.per_style, asked.steps, asked.device, asked.precision)
+        chosen = [subject for subject in subjects(asked.subjects, asked.kinds) if not asked.only or subject.name in asked.only]
         bench = plan.open_bench()
         done = side_by_side(plan, chosen, asked.workers, asked.cores) if asked.workers > 1 else one_by_one(plan, bench, chosen)
         for subject, evaluation in done:
@@ -92,6 +101,11 @@ def pooled(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             "longest": max(report["seconds"]["portrait_longest"] for report in reports.values()),
         },
     }
+
+
+def pooled_files(paths: Sequence[Path]) -> dict[str, Any]:
+    reports, memory = reports_of(paths)
+    return {"subjects": reports, "pooled": pooled(reports), "memory": memory}
 
 
 def _known(values: Iterable[float | None]) -> list[float]:
@@ -160,6 +174,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subjects", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each subject")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="subjects of those, by name: cat-4")
+    parser.add_argument("--pool", nargs="+", type=Path, metavar="FILE", help="measures nothing; reads results as one")
     parser.add_argument("--photos", type=int, default=15, help="photos of each subject, three of which are only measured with")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--per-style", type=int, default=1, help="pictures of each style")

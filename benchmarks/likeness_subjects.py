@@ -35,7 +35,7 @@ class Plan:
 
     scratch: Path
     photos: int
-    seeds: int
+    seeds: Sequence[int]
     per_style: int
     steps: int  # 0: the recipe's own
     device: str
@@ -51,7 +51,7 @@ class Plan:
         photos = [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.jpg"))]
         pictures = Catalogue(list(catalogue().values()), self.per_style)
         recipe = {"steps": self.steps} if self.steps else {}
-        return evaluate_subject(bench, photos, subject.kind, folder / "adapters", seeds=range(self.seeds), pictures=pictures, recipe=recipe)
+        return evaluate_subject(bench, photos, subject.kind, folder / "adapters", seeds=self.seeds, pictures=pictures, recipe=recipe)
 
 
 def side_by_side(plan: Plan, subjects: Sequence[Subject], workers: int, cores_each: int) -> Iterator[tuple[Subject, Evaluation]]:

@@ -18,7 +18,8 @@ from core.settings import Settings
 from diffusion import compiled
 from inference.adapters import AdapterCache
 from inference.engine import Engine
-from inference.loaded import LoadedAdapter, read_adapter
+from inference.loaded import LoadedAdapter
+from inference.reading import read_adapter
 from inference.requests import RenderRequest
 from storage import tables
 from storage.database import Database

@@ -7,7 +7,8 @@ Alpha is always baked into B (so that scale 1 means the trained strength in ever
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ TEXT_ENCODER_PREFIXES = ("text_encoder.", "text_encoder_2.")
 METADATA_KEY = "likeness"
 DIFFUSERS_METADATA_KEY = "lora_adapter_metadata"
 MAX_RANK = 256
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}  # as safetensors writes them
 
 
 def attach(transformer: Any, spec: LoraSpec, *, name: str = "default", seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
@@ -95,7 +97,8 @@ def read(
     base model raises :class:`core.errors.UserError`: a bad adapter must be refused before it touches a model that others use.
     ``values=False`` leaves :func:`require_finite` to a caller that is about to copy them all into one place.
     """
-    state, header = _open(path)
+    with _opened(path) as file:
+        state, header = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     state = normalise(state, _foreign_alpha(header))
     validate(state, transformer, allowed)
     if values:
@@ -103,12 +106,29 @@ def read(
     return state, json.loads(header.get(METADATA_KEY, "{}"))
 
 
-def _open(path: Path) -> tuple[State, dict[str, str]]:
+def outline(path: Path) -> tuple[State, bool]:
+    """A file's weights on the meta device, in the order in which their bytes follow each other up to the file's end; and whether it is
+    normalised already, so that its bytes are the adapter."""
+    with _opened(path) as file:
+        keys, header = file.offset_keys(), file.metadata() or {}
+        state = {key: _outlined(file.get_slice(key)) for key in keys}
+    if any(key.endswith(".alpha") for key in keys):
+        return state, False
+    normalised = normalise(state, _foreign_alpha(header))
+    return state, all(normalised.get(key) is weight for key, weight in state.items())
+
+
+def _outlined(weight: Any) -> torch.Tensor:
+    return torch.empty(weight.get_shape(), dtype=DTYPES.get(weight.get_dtype(), torch.uint8), device="meta")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError) as error:
-        raise _bad(f"it is not a whole safetensors file ({error})") from error
+        raise bad_file(f"it is not a whole safetensors file ({error})") from error
 
 
 def _foreign_alpha(header: Mapping[str, str]) -> float | None:
@@ -139,7 +159,7 @@ def _bake_alpha(key: str, weight: torch.Tensor, alphas: Mapping[str, float], alp
 def _pad(key: str, weight: torch.Tensor, rank: int) -> torch.Tensor:
     missing = rank - (weight.shape[0] if ".lora_A." in key else weight.shape[1])
     if missing < 0:
-        raise _bad(f"its rank is above {rank}")
+        raise bad_file(f"its rank is above {rank}")
     return nn.functional.pad(weight, (0, 0, 0, missing) if ".lora_A." in key else (0, missing))
 
 
@@ -149,31 +169,31 @@ def validate(state: Mapping[str, torch.Tensor], transformer: nn.Module | None = 
     for key, weight in state.items():
         match = KEY.fullmatch(key)
         if match is None or (allowed is not None and match["module"] not in allowed):
-            raise _bad(f"it has a weight that is not allowed here: {key[:120]}")
+            raise bad_file(f"it has a weight that is not allowed here: {key[:120]}")
         pairs.setdefault(match["module"], {})[match["side"]] = weight
     if not pairs:
-        raise _bad("it has no LoRA weights")
+        raise bad_file("it has no LoRA weights")
     for module, pair in pairs.items():
         _validate_pair(module, pair, transformer)
 
 
 def _validate_pair(module: str, pair: dict[str, torch.Tensor], transformer: nn.Module | None) -> None:
     if set(pair) != {"A", "B"}:
-        raise _bad(f"{module} lacks lora_A or lora_B")
+        raise bad_file(f"{module} lacks lora_A or lora_B")
     down, up = pair["A"], pair["B"]
     if down.ndim != 2 or up.ndim != 2 or down.shape[0] != up.shape[1] or not 1 <= down.shape[0] <= MAX_RANK:
-        raise _bad(f"{module} has shapes {tuple(down.shape)} and {tuple(up.shape)}")
+        raise bad_file(f"{module} has shapes {tuple(down.shape)} and {tuple(up.shape)}")
     if transformer is not None:
         layer: Any = transformer.get_submodule(module)
         if (layer.out_features, layer.in_features) != (up.shape[0], down.shape[1]):
-            raise _bad(f"{module} was made for another base model")
+            raise bad_file(f"{module} was made for another base model")
 
 
 def require_finite(weights: Iterable[torch.Tensor]) -> None:
     """Raises if a value is NaN or infinite, by the extremes: a sixth of the time that asking every value takes."""
     if not all(torch.isfinite(extreme).item() for weight in weights for extreme in torch.aminmax(weight)):
-        raise _bad("it holds values that are not finite")
+        raise bad_file("it holds values that are not finite")
 
 
-def _bad(reason: str) -> UserError:
+def bad_file(reason: str) -> UserError:
     return UserError("adapter/invalid", "This adapter cannot be used", f"The file was refused because {reason}.")

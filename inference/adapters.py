@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from sqlalchemy import select
 
 from core.errors import JobFailed, ServiceDown, UserError
 from core.logs import get_logger
+from inference.digests import Digests
 from inference.lru import ByteLru
 from inference.slot import LoadedAdapter
 from storage import adapters as rows
@@ -40,7 +39,7 @@ class AdapterCache:
         self.disk = DiskTier.of(settings)
         self._ram: ByteLru[LoadedAdapter] = ByteLru(settings.adapter_cache_bytes)
         self._gpu: ByteLru[LoadedAdapter] = ByteLru(settings.adapter_gpu_bytes if near else 0)
-        self._digests = ThreadPoolExecutor(2, thread_name_prefix="digest")
+        self._digests = Digests()
         self._lock = threading.Lock()
         self._loading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -119,12 +118,12 @@ class AdapterCache:
         path = self.disk.path(adapter.id)
         if not path.exists():
             raise FileNotFoundError(path)
-        digest = self._digests.submit(_digest, path)
+        whole = self._digests.start(path, adapter.sha256)
         try:
             loaded, refusal = self._read(path, adapter.id), None
         except UserError as error:
             loaded, refusal = None, error
-        if digest.result() != adapter.sha256:
+        if not whole():
             log.warning("damaged cache file removed", adapter=adapter.id)
             self.disk.drop(adapter.id)
             return None
@@ -151,8 +150,3 @@ class AdapterCache:
                 living = set(session.scalars(select(Adapter.id).where(Adapter.id.in_(some))))
                 gone |= (set(some) - living) | rows.erased_among(session, some)
         return gone
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from diffusion import lora
-from diffusion.loading import BaseModel
 
 PIECE_BYTES = 2**24  # torch deals page-locked memory out in powers of two: in one buffer 150 MB would take 256 of the machine's RAM
 
@@ -44,14 +42,11 @@ class LoadedAdapter:
 
     def packed(self, dtype: torch.dtype, *, pin: bool = False) -> LoadedAdapter:
         """The same adapter in pieces of ``dtype``."""
-        pieces, state = [], {}
-        for keys in _shares(self.state, PIECE_BYTES // dtype.itemsize):
-            weights = [self.state[key] for key in keys]
-            piece = torch.empty(sum(weight.numel() for weight in weights), dtype=dtype, pin_memory=pin)
-            start = 0
-            for key, weight in zip(keys, weights, strict=True):
-                state[key] = piece[start : start + weight.numel()].view(weight.shape).copy_(weight)
-                start += weight.numel()
+        pieces: list[torch.Tensor] = []
+        state: lora.State = {}
+        for keys in shares({key: weight.to("meta", dtype) for key, weight in self.state.items()}):
+            piece = torch.empty(sum(self.state[key].numel() for key in keys), dtype=dtype, pin_memory=pin)
+            state |= {key: view.copy_(self.state[key]) for key, view in views_in(piece, keys, self.state)}
             pieces.append(piece)
         return LoadedAdapter(self.id, state, tuple(pieces))
 
@@ -73,24 +68,24 @@ class LoadedAdapter:
         }
 
 
-def read_adapter(base: BaseModel, path: Path, adapter_id: str) -> LoadedAdapter:
-    """A file, refused with :class:`core.errors.UserError` unless it is a finite LoRA of this very base model."""
-    allowed = base.family.lora_allowlist(base.transformer)
-    state, _ = lora.read(path, base.transformer, allowed, values=False)
-    loaded = LoadedAdapter(adapter_id, state).packed(base.dtype, pin=base.device.type == "cuda")
-    lora.require_finite(loaded.pieces)  # of few buffers by all cores at once, not of hundreds of small matrices
-    return loaded
-
-
-def _shares(state: lora.State, room: int) -> Iterator[list[str]]:
-    """Keys in their order, as many together as have at most ``room`` values; a larger matrix is alone."""
+def shares(state: lora.State) -> Iterator[list[str]]:
+    """Keys in their order, as many together as a piece holds; a larger matrix is alone."""
     share: list[str] = []
     held = 0
     for key, weight in state.items():
-        if share and held + weight.numel() > room:
+        if share and held + weight.nbytes > PIECE_BYTES:
             yield share
             share, held = [], 0
         share.append(key)
-        held += weight.numel()
+        held += weight.nbytes
     if share:
         yield share
+
+
+def views_in(piece: torch.Tensor, keys: Sequence[str], like: lora.State) -> Iterator[tuple[str, torch.Tensor]]:
+    """Each key with its place in a piece that holds them one after the other, of the shape that it has in ``like``."""
+    start = 0
+    for key in keys:
+        shape = like[key].shape
+        yield key, piece[start : start + shape.numel()].view(shape)
+        start += shape.numel()

@@ -14,8 +14,9 @@ import torch
 
 from diffusion.loading import BaseModel
 from diffusion.lora_slots import LoraSlots
-from inference.loaded import LoadedAdapter, read_adapter
+from inference.loaded import LoadedAdapter
 from inference.merging import Merging, Worn
+from inference.reading import read_adapter
 
 __all__ = ["IDENTITY", "STYLE", "AdapterSlots", "LoadedAdapter", "read_adapter"]
 

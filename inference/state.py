@@ -11,8 +11,9 @@ from diffusion.credentials import Credentials, credentials_of
 from diffusion.loading import BaseModel, load_base
 from inference.adapters import AdapterCache
 from inference.engine import Engine
-from inference.loaded import LoadedAdapter, read_adapter
+from inference.loaded import LoadedAdapter
 from inference.prefetch import Prefetcher
+from inference.reading import read_adapter
 from inference.safety import Safety, open_safety
 from inference.style_shelf import StyleShelf
 from inference.turns import Turns

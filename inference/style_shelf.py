@@ -5,8 +5,9 @@ from __future__ import annotations
 from core.settings import Settings
 from core.styles import find_adapter
 from diffusion.loading import BaseModel
-from inference.loaded import LoadedAdapter, read_adapter
+from inference.loaded import LoadedAdapter
 from inference.lru import ByteLru
+from inference.reading import read_adapter
 
 
 class StyleShelf:

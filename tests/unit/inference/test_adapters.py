@@ -7,7 +7,7 @@ import torch
 
 from core.errors import JobFailed, ServiceDown, UserError
 from diffusion import lora
-from inference import loaded
+from inference import digests, loaded, reading
 from inference.adapters import AdapterCache
 from inference.slot import read_adapter
 from storage import tables
@@ -107,6 +107,84 @@ def test_a_damaged_cache_file_is_fetched_again(storage, cache, reader, shelf):
     cache.ensure(row)
     cache.disk.path(row.id).write_bytes(b"half a file")
     assert AdapterCache(storage, reader).ensure(row)[1] == "store"
+
+
+def test_a_file_that_was_whole_once_is_checked_again_each_time(storage, cache, reader, shelf, monkeypatch):
+    """By its pieces from the second time on: one value is another, and the file reads well."""
+    monkeypatch.setattr(digests, "PIECE_BYTES", 4 * digests.CHUNK_BYTES)
+    row = shelf.put(1)
+    cache.ensure(row)
+    path = cache.disk.path(row.id)
+    cache._ram.drop(row.id)
+    assert cache.ensure(row)[1] == "disk"
+    cache._ram.drop(row.id)
+    altered = bytearray(path.read_bytes())
+    altered[-2] ^= 1
+    path.write_bytes(altered)
+    assert cache.ensure(row)[1] == "store"
+    cache._ram.drop(row.id)
+    path.write_bytes(path.read_bytes() + b"more")
+    assert cache.ensure(row)[1] == "store"
+
+
+def test_digests_of_pieces_see_a_change_in_any_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(digests, "PIECE_BYTES", 2 * digests.CHUNK_BYTES)
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(7 * digests.CHUNK_BYTES + 5))
+    name, checked = hashlib.sha256(path.read_bytes()).hexdigest(), digests.Digests(threads=2)
+    assert not checked.start(path, "0" * 64)()
+    assert [checked.start(path, name)() for _ in range(2)] == [True, True]
+    whole = path.read_bytes()
+    for place in (0, 3 * digests.CHUNK_BYTES, len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert not checked.start(path, name)()
+    for other in (whole[:-1], whole + b"x", b""):
+        path.write_bytes(other)
+        assert not checked.start(path, name)()
+    path.write_bytes(whole)
+    assert checked.start(path, name)()
+
+
+@pytest.mark.parametrize("piece_bytes", [2**24, 4096, 64])
+def test_a_file_is_read_where_it_will_lie(base, make_adapter, tmp_path, monkeypatch, piece_bytes):
+    """Same weights as through the general way, which a file in float32, or with alphas of its own, takes."""
+    monkeypatch.setattr(loaded, "PIECE_BYTES", piece_bytes)
+    state = {key: weight.to(base.dtype) for key, weight in make_adapter(1).state.items()}
+    general, _ = lora.read(lora.save(tmp_path / "a.safetensors", state, {}), base.transformer)
+    monkeypatch.setattr(lora, "read", None)
+    found = read_adapter(base, tmp_path / "a.safetensors", "a")
+    assert found.state.keys() == general.keys() and all(same_weights(found.state, general))
+    assert {weight.untyped_storage().data_ptr() for weight in found.state.values()} == {
+        piece.untyped_storage().data_ptr() for piece in found.pieces
+    }
+    assert sum(piece.nbytes for piece in found.pieces) == found.nbytes
+
+
+def test_files_in_other_forms_give_the_same_adapter(base, make_adapter, tmp_path):
+    state = make_adapter(1).state
+    alpha = {key.replace("lora_A.weight", "alpha"): torch.tensor(8.0) for key in state if ".lora_A." in key}
+    halved = {key: weight * (weight.shape[1] / 8.0 if ".lora_B." in key else 1) for key, weight in state.items()}
+    text = {"text_encoder.x.lora_A.weight": torch.zeros(2, 2)}
+    other = torch.float16 if base.dtype != torch.float16 else torch.float32
+    for number, form in enumerate((halved | alpha, state | text, {key: weight.to(other) for key, weight in state.items()})):
+        found = read_adapter(base, lora.save(tmp_path / f"{number}.safetensors", form, {}), "other")
+        assert found.state.keys() == state.keys()
+        assert all(torch.allclose(found.state[key], weight.to(base.dtype), atol=1e-3) for key, weight in state.items())
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(base, make_adapter, tmp_path, monkeypatch):
+    state = {key: weight.to(base.dtype) for key, weight in make_adapter(1).state.items()}
+    path, outline = lora.save(tmp_path / "a.safetensors", state, {}), lora.outline
+    size = path.stat().st_size
+
+    def then_cut(path):
+        found = outline(path)
+        monkeypatch.setattr(reading, "_starts", lambda first, sizes: [size - 2 for _ in sizes])
+        return found
+
+    monkeypatch.setattr(lora, "outline", then_cut)
+    with pytest.raises(UserError, match="ends too early"):
+        read_adapter(base, path, "cut")
 
 
 def test_a_damaged_stored_file_fails_with_its_reason_and_leaves_nothing(storage, cache, shelf):

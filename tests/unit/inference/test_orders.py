@@ -8,8 +8,8 @@ from PIL import Image
 
 from diffusion import lora
 from diffusion.credentials import credentials_of, read_credentials
-from inference.loaded import read_adapter
 from inference.pipeline import RenderState
+from inference.reading import read_adapter
 from inference.requests import RenderRequest
 from inference.safety import Safety
 from inference.upscale import sharp_lanczos
