@@ -137,7 +137,7 @@ class Benchmark:
         size = {"resolution": self.sides[768], "target_set": self.asked.target_set}
         small = {"steps": 6, "candidates": (1.0,), "validation_images": 1, "validation_steps": 2}
         whole_job(bench, self.record, 15, "first job of the process: compiles", **size, **small)
-        full = small | {"steps": 3} if self.asked.tiny else {"steps": 750}  # candidates and their pictures as the recipe has them
+        full = small | {"steps": 3} if self.asked.tiny else {"steps": self.asked.job_steps}
         whole_job(bench, self.record, 15, "15 photos to an adapter, warm worker", **size, **full)
 
     def _cap24(self) -> None:
@@ -168,7 +168,7 @@ class Benchmark:
         torch._dynamo.reset()
         gc.collect()
         fresh(self.device)
-        wanted = "small" if self.asked.tiny else text_encoders_for(self.only)
+        wanted = "small" if self.asked.tiny else self.asked.text_encoders or text_encoders_for(self.only)
         folder = true_size.build(
             self.asked.base, self.asked.folder / f"{self.asked.base}-{wanted}", text_encoders=wanted, tiny=self.asked.tiny
         )
@@ -197,6 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--base", default="flux1-dev", choices=true_size.MODELS)
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()))
     parser.add_argument("--target-set", default="image", help="layers with adapters, for both loops (149 MB at rank 32 on FLUX.1-dev)")
+    parser.add_argument("--job-steps", type=int, default=750, help="of the job in a warm worker")
+    parser.add_argument("--text-encoders", choices=("true", "small"), help="default: of their true size where captions are encoded")
     parser.add_argument("--measured", type=int, default=15, help="steps that count, after the warm-up")
     parser.add_argument("--short-text", action="store_true", help=f"ours with {SHORT_TEXT} text tokens only: each shape compiles anew")
     parser.add_argument("--cap-precision", default="auto")
