@@ -51,7 +51,7 @@ class Place:
             Item("workers", (*PYTEST, "tests/integration/likeness/test_gpu_workers.py"), 420),
             Item("tests", (*PYTEST, *ROOMS), 180),
             self._train("cap24", "flux1-dev", "cap24", 200, alone=False),
-            self._bench("isolation", "isolation", ("--subjects", "50"), 420),
+            self._bench("isolation", "isolation", ("--subjects", "50", "--workers", "3"), 420),
             self._bench("modes", "modes", ("--precision", "bf16", "--sheets", str(self.out / "sheets")), 420),
             *likeness,
             self._bench("gradients", "gradients", (), 240),

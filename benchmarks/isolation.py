@@ -47,7 +47,8 @@ from trainer.photos import from_images
 from trainer.recipe import Recipe
 
 FIRST_SUBJECT = UNSEEN_SEED_START + 70_000
-PHOTOS, TOGETHER = 12, 10
+PHOTOS = 12
+TOGETHER = {"cuda": 4, "cpu": 10}  # on a GPU no more than are recorded as one graph: launches are what a small base waits for
 SCENES = ("a photo of {}, close-up, seen from the front", "an oil painting of {}", "a photo of {} in a garden")
 
 
@@ -92,8 +93,9 @@ def fitted(bench: Bench, subjects: Sequence[Subject], drawn: Path, folder: Path,
     """Adapter files, those that are in the folder already included."""
     paths = {subject: folder / f"{subject.number}.safetensors" for subject in subjects}
     missing = [subject for subject in subjects if not paths[subject].exists()]
-    for start in range(0, len(missing), TOGETHER):
-        some = missing[start : start + TOGETHER]
+    together = TOGETHER[bench.base.device.type]
+    for start in range(0, len(missing), together):
+        some = missing[start : start + together]
         with tempfile.TemporaryDirectory() as scratch:
             orders = [_order(bench, subject, drawn, Path(scratch) / str(subject.number), steps) for subject in some]
             for subject, fitting in zip(some, fit_together(bench.base, orders), strict=True):
@@ -103,6 +105,18 @@ def fitted(bench: Bench, subjects: Sequence[Subject], drawn: Path, folder: Path,
                 paths[subject].write_bytes(fitting.candidates[max(fitting.candidates)].read_bytes())
         print(f"{time.strftime('%H:%M:%S')} fitted {start + len(some)} of {len(missing)}", flush=True)
     return paths
+
+
+def fitted_side_by_side(subjects: Sequence[Subject], drawn: Path, folder: Path, steps: int, precision: str, workers: int) -> None:
+    """By processes of their own, each with a base of its own: one of them does not keep a GPU busy with a small base."""
+    shares = [subjects[n::workers] for n in range(workers)]
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        for done in [pool.submit(_share, share, drawn, folder, steps, precision) for share in shares]:
+            done.result()
+
+
+def _share(subjects: Sequence[Subject], drawn: Path, folder: Path, steps: int, precision: str) -> None:
+    fitted(load_bench(Settings(precision=precision)), subjects, drawn, folder, steps)
 
 
 def _order(bench: Bench, subject: Subject, drawn: Path, folder: Path, steps: int) -> FitOrder:
@@ -161,8 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         drawn = asked_for.photos or Path(scratch) / "photos"
         draw_photos(subjects, drawn)
         references = torch.stack([bench.identity.embed(subject.photos(drawn)).mean(0) for subject in subjects])
-        began = time.perf_counter()
-        paths = fitted(bench, subjects, drawn, asked_for.adapters or Path(scratch) / "adapters", asked_for.steps)
+        began, adapters = time.perf_counter(), asked_for.adapters or Path(scratch) / "adapters"
+        if asked_for.workers > 1:
+            fitted_side_by_side(subjects, drawn, adapters, asked_for.steps, asked_for.precision, asked_for.workers)
+        paths = fitted(bench, subjects, drawn, adapters, asked_for.steps)
         fit_s = time.perf_counter() - began
         bench.seats.remove()
         with open_storage_of(
@@ -200,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--steps", type=int, default=0, help="optimizer steps of each adapter; 0: the recipe's own")
     parser.add_argument("--alone", type=int, default=len(SCENES), help="scenes of each subject that are drawn again, by a fresh engine")
+    parser.add_argument("--workers", type=int, default=1, help="processes that fit")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--photos", type=Path, help="folder where drawn photos are kept for the next run")
     parser.add_argument("--adapters", type=Path, help="folder where adapters are kept for the next run")
