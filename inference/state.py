@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+from core import garbage
 from core.settings import Settings
 from diffusion.control import add_control
 from diffusion.credentials import Credentials, credentials_of
@@ -98,4 +99,5 @@ def share_state(storage: Storage, base: BaseModel, *, alone: bool = False) -> Re
         add_control(base, storage.settings.controlnet_path)
     state = RenderState(storage, base)
     state.warm_up(alone=alone)
+    garbage.settle()
     return state

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from core import garbage
 from diffusion.loading import BaseModel
 from trainer.caches import TrainingCache
 from trainer.checkpoints import CheckpointFolder
@@ -66,6 +67,7 @@ def fit_together(
     after every step. The base computes afterwards what it did before; with ``seats`` its slots stay on it, empty, for the next fit.
     """
     own = seats or Seats(base, len(orders))
+    garbage.settle()
     try:
         return _Group(base, orders, own).run(between_steps)
     finally:

@@ -69,7 +69,7 @@ class Member:
         self.class_plan = draw_plan(base, extra, self.recipe, order.seed, "class") if extra else None
         self.watch = DivergenceWatch(self.recipe.divergence_limit, self.recipe.divergence_window)
         self.clock, self.unread, self.saving = StepClock(), Unread(), Background("checkpoints")
-        self.step = self._resume()
+        self.step = self.started = self._resume()
 
     @property
     def slot(self) -> int:
@@ -93,6 +93,8 @@ class Member:
         """Ends the step whose gradient lies in the slot's row; ``loss`` stays on the device until :meth:`read`. ``blind``: what a predictor
         that knows nothing would have scored."""
         norm = self.trainee.update(self.step)
+        if self.step == self.started:
+            self.trainee.make_room()
         self.step += 1
         self.unread.steps.append(self.step)
         self.unread.values.append(torch.stack([loss, loss / blind, norm]))

@@ -200,5 +200,13 @@ def test_nothing_of_a_fit_is_held_when_it_is_over(base: BaseModel, cache: Traini
         gc.enable()
 
 
+def test_a_collection_during_a_fit_looks_at_what_the_fit_made(base: BaseModel, cache: TrainingCache, recipe: Recipe, folder: Path) -> None:
+    """And not at the base and all that was loaded with it, which takes most of a second in the middle of a step."""
+    gc.unfreeze()
+    before, during = len(gc.get_objects()), []
+    fit(base, cache, recipe, CheckpointFolder(folder, {}), between_steps=lambda: during.append(len(gc.get_objects())))
+    assert max(during) < before / 4
+
+
 def optimizers() -> int:
     return sum(type(held) is torch.optim.AdamW for held in gc.get_objects())
