@@ -4,7 +4,8 @@
 
 Unseen subjects of the drawn world are fitted, several in one pass. Then each adapter's portraits are asked for in random order by several
 threads over one engine and one adapter cache, whose RAM tier holds only a few of them. Every picture must be bit for bit the one that a
-fresh engine draws alone, and the subject whose photos it resembles most must be its own. ``--adapters`` keeps them for the next run.
+fresh engine draws alone, and the subject whose photos it resembles most must be its own. How often the judge finds it right at all is told
+beside that: of real photos, and of pictures that the world itself draws in the same styles. ``--adapters`` keeps them for the next run.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from PIL import Image
 from benchmarks.measuring import Book, surroundings
 from benchmarks.render_switch import open_storage_of, shelve
 from core.settings import Settings
+from core.styles import catalogue
 from inference.adapters import AdapterCache
 from inference.engine import Engine
 from inference.reading import read_adapter
 from inference.requests import RenderRequest
-from miniature.world import KINDS, UNSEEN_SEED_START
-from miniature.world.photos import draw_photo_set
+from miniature.world import KINDS, UNSEEN_SEED_START, Scene, identity_factors, render
+from miniature.world.photos import draw_photo_set, to_image
 from storage.folder import FolderStore
 from storage.tables import Adapter
 from trainer.bench import Bench
@@ -48,8 +50,9 @@ from trainer.recipe import Recipe
 
 FIRST_SUBJECT = UNSEEN_SEED_START + 70_000
 PHOTOS = 12
+STYLES = ("studio-photo", "oil-painting", "watercolour")
 TOGETHER = {"cuda": 4, "cpu": 10}  # on a GPU no more than are recorded as one graph: launches are what a small base waits for
-SCENES = ("a photo of {}, close-up, seen from the front", "an oil painting of {}", "a photo of {} in a garden")
+DRAWN_AS = {style: style.replace("studio-", "").replace("-", " ") for style in catalogue()}  # as the world calls them
 
 
 @dataclass(frozen=True)
@@ -79,14 +82,14 @@ def draw_photos(subjects: Sequence[Subject], folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: whose portrait, which scene."""
+    """One request: whose portrait, in which style of the catalogue."""
 
     subject: Subject
-    scene: str
+    style: str
 
     @property
     def request(self) -> RenderRequest:
-        return RenderRequest(self.scene.format(self.subject.words.in_training), seed=self.subject.number)
+        return RenderRequest(catalogue()[self.style].prompt_for(self.subject.words.in_training), seed=self.subject.number)
 
 
 def fitted(bench: Bench, subjects: Sequence[Subject], drawn: Path, folder: Path, steps: int) -> dict[Subject, Path]:
@@ -150,9 +153,19 @@ def nearest(bench: Bench, references: torch.Tensor, pictures: Sequence[Image.Ima
     return (bench.identity.embed(list(pictures)) @ references.T).argmax(1).tolist()
 
 
-def by_scene(asked: Sequence[Asked], own: Sequence[bool]) -> dict[str, int]:
-    """Of each scene's pictures, how many are nearest to their own subject: a style that hides who it is shows here."""
-    return {scene: sum(hit for one, hit in zip(asked, own, strict=True) if one.scene == scene) for scene in SCENES}
+def by_style(asked: Sequence[Asked], own: Sequence[bool]) -> dict[str, int]:
+    """Of each style's pictures, how many are nearest to their own subject: a style that hides who it is shows here."""
+    return {style: sum(hit for one, hit in zip(asked, own, strict=True) if one.style == style) for style in {one.style: 0 for one in asked}}
+
+
+def drawn_by_the_world(asked: Sequence[Asked]) -> list[Image.Image]:
+    """The same subjects in the same styles, from head to shoulders, as a perfect adapter would have them."""
+    images = []
+    for n, one in enumerate(asked):
+        scene = Scene(style=DRAWN_AS[one.style], background="park", framing="portrait", jitter=n)
+        factors = identity_factors(one.subject.kind, torch.tensor([FIRST_SUBJECT + one.subject.number]))
+        images.append(to_image(render(one.subject.kind, factors, [scene])[0]))
+    return images
 
 
 def photos_nearest_own(bench: Bench, subjects: Sequence[Subject], drawn: Path, references: torch.Tensor) -> float:
@@ -186,13 +199,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ) as storage:
             rows = {subject: shelve(storage, subject.number, path) for subject, path in paths.items()}
             tiers = AdapterCache(storage, partial(read_adapter, bench.base))
-            asked = [Asked(subject, scene) for subject in subjects for scene in SCENES]
+            asked = [Asked(subject, style) for subject in subjects for style in asked_for.styles]
             began = time.perf_counter()
             pictures = drawn_together(Engine(bench.base), tiers, rows, asked, asked_for.threads)
             seconds = time.perf_counter() - began
-        alone = {n: drawn_alone(bench, paths, one) for n, one in enumerate(asked) if one.scene in SCENES[: asked_for.alone]}
+        alone = {n: drawn_alone(bench, paths, one) for n, one in enumerate(asked) if one.style in asked_for.styles[: asked_for.alone]}
     same = sum(_digest(pictures[n]) == _digest(picture) for n, picture in alone.items())
-    own = [found == one.subject.number for found, one in zip(nearest(bench, references, pictures), asked, strict=True)]
+    found = nearest(bench, references, pictures)
+    own = [number == one.subject.number for number, one in zip(found, asked, strict=True)]
+    truth = drawn_by_the_world(asked)
+    ceiling = [number == one.subject.number for number, one in zip(nearest(bench, references, truth), asked, strict=True)]
     book = Book(asked_for.json, surroundings(bench.base, "miniature"))
     figures = {
         "subjects": len(subjects),
@@ -201,7 +217,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "s": round(seconds, 1),
         "fit_s": round(fit_s, 1),
     }
-    verdicts = {"same_as_alone": same, "drawn_alone": len(alone), "nearest_is_own": sum(own), "by_scene": by_scene(asked, own)}
+    verdicts = {"same_as_alone": same, "drawn_alone": len(alone), "nearest_is_own": sum(own), "by_style": by_style(asked, own)}
+    verdicts |= {
+        "misses": [
+            [one.subject.number, one.style, number] for one, number in zip(asked, found, strict=True) if number != one.subject.number
+        ]
+    }
+    verdicts |= {"drawn_by_the_world_nearest_own": sum(ceiling), "drawn_by_style": by_style(asked, ceiling)}
     verdicts |= {"photos_nearest_own": photos_nearest_own(bench, subjects, drawn, references)}
     book.add("isolation", **figures, **verdicts, encoder=bench.identity.id, precision=bench.base.precision.name)
 
@@ -215,7 +237,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--subjects", type=int, default=50)
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--steps", type=int, default=0, help="optimizer steps of each adapter; 0: the recipe's own")
-    parser.add_argument("--alone", type=int, default=len(SCENES), help="scenes of each subject that are drawn again, by a fresh engine")
+    parser.add_argument("--styles", nargs="+", choices=DRAWN_AS, default=list(STYLES), help="of the catalogue, for each subject")
+    parser.add_argument("--alone", type=int, default=1, help="of these, in how many each subject is drawn again, by a fresh engine")
     parser.add_argument("--workers", type=int, default=1, help="processes that fit")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--photos", type=Path, help="folder where drawn photos are kept for the next run")

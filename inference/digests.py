@@ -55,7 +55,8 @@ def _of_piece(path: Path, start: int) -> bytes:
     digest, room = hashlib.sha256(), bytearray(CHUNK_BYTES)
     with path.open("rb", buffering=0) as file:
         file.seek(start)
-        for _ in range(PIECE_BYTES // CHUNK_BYTES):
-            count = file.readinto(room)
+        left = PIECE_BYTES
+        while count := file.readinto(memoryview(room)[:left]):
             digest.update(memoryview(room)[:count])
+            left -= count
     return digest.digest()
