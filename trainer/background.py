@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
 
@@ -18,6 +18,10 @@ class Background:
         """Waits for the task before, so that what at most two tasks hold is in memory."""
         self.settle()
         self._last = self._pool.submit(task)
+
+    def idle(self, within: float) -> bool:
+        """Whether nothing is under way, after at most ``within`` seconds."""
+        return self._last is None or not wait([self._last], within).not_done
 
     def settle(self) -> None:
         """Until nothing is under way."""

@@ -64,7 +64,8 @@ def fit_together(
     others alone. All must agree in rank, target set and gradient accumulation.
 
     Each goes on from the newest state in its checkpoints; on a CPU a resumed run gives bit-identical weights. ``between_steps`` is called
-    after every step. The base computes afterwards what it did before; with ``seats`` its slots stay on it, empty, for the next fit.
+    after every step, and again and again while the last checkpoints are stored. The base computes afterwards what it did before; with
+    ``seats`` its slots stay on it, empty, for the next fit.
     """
     own = seats or Seats(base, len(orders))
     garbage.settle()
@@ -93,7 +94,7 @@ class _Group:
             while active := [member for member in self.members if not member.done and not self.fittings[member.slot].error]:
                 self._step(active)
                 between_steps()
-            self._settle()
+            self._settle(between_steps)
             self.world.wait()
         finally:
             self._close()
@@ -146,9 +147,11 @@ class _Group:
         except Exception as error:
             self.fittings[member.slot].error = error
 
-    def _settle(self) -> None:
-        """What is saved last is waited for."""
+    def _settle(self, meanwhile: Callable[[], None]) -> None:
+        """What is saved last is waited for: a GB that goes to a store far away takes a while."""
         for member in self.members:
+            while not member.saving.idle(within=0.05):
+                meanwhile()
             try:
                 member.saving.settle()
             except Exception as error:

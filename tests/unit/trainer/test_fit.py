@@ -100,6 +100,23 @@ def test_what_goes_wrong_while_a_checkpoint_is_stored_ends_the_fit(
     assert max(steps) == min((step for step in saved if step > at), default=at), "found where the next one is saved, or at the end"
 
 
+def test_guests_are_let_in_while_the_last_checkpoint_is_stored(base: BaseModel, cache: TrainingCache, recipe: Recipe, folder: Path) -> None:
+    """A store far away takes seconds for a GB, and a portrait may be waiting."""
+    let_in, came_after_the_last_step = [], threading.Event()
+
+    def guest() -> None:
+        let_in.append(None)
+        if len(let_in) > recipe.steps:
+            came_after_the_last_step.set()
+
+    def store(path: Path) -> None:
+        if path.name == STATE_FILE and step_of(path) == recipe.steps:
+            assert came_after_the_last_step.wait(10)
+
+    fit(base, cache, recipe, CheckpointFolder(folder, {}), on_saved=store, between_steps=guest)
+    assert came_after_the_last_step.is_set()
+
+
 def test_another_seed_gives_another_adapter(base: BaseModel, cache: TrainingCache, recipe: Recipe, tmp_path: Path) -> None:
     paths = [fit(base, cache, recipe, CheckpointFolder(tmp_path / str(seed), {}), seed=seed)[recipe.steps] for seed in (1, 2)]
     assert not same(*paths)
