@@ -28,7 +28,8 @@ ROOMS = ("tests/unit/diffusion", "tests/unit/trainer", "tests/unit/inference")
 
 @dataclass(frozen=True)
 class Item:
-    """``seconds``: on an H200 beside a processor of 16 cores, those beside others with five at once. ``base``: folder of weights that it waits for. ``alone``: it is timed."""
+    """``seconds``: on an H200 beside a processor of 16 cores, of those beside others with five at once. ``base``: folder of weights that it
+    waits for. ``alone``: it is timed."""
 
     name: str
     command: tuple[str, ...]
