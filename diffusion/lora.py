@@ -107,7 +107,7 @@ def read(
 
 
 def outline(path: Path) -> tuple[State, bool]:
-    """A file's weights on the meta device, in the order in which their bytes follow each other up to the file's end; and whether it is
+    """A file's weights on the meta device, in the order in which their bytes follow each other after the header; and whether it is
     normalised already, so that its bytes are the adapter."""
     with _opened(path) as file:
         keys, header = file.offset_keys(), file.metadata() or {}

@@ -13,7 +13,7 @@ from inference.lru import ByteLru
 
 PIECE_BYTES = 2**24
 CHUNK_BYTES = 2**20  # stays in a core's cache between reading and hashing
-REMEMBERED_BYTES = 2**24  # of pieces' digests: some hundred thousand adapters
+REMEMBERED_BYTES = 2**24  # of pieces' digests: some fifty thousand adapters of 150 MB
 
 Verdict = Callable[[], bool]  # waits for the answer
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -13,7 +16,8 @@ from diffusion import lora
 from diffusion.loading import BaseModel
 from inference.loaded import LoadedAdapter, shares, views_in
 
-READERS = 8  # threads; more brought nothing
+READERS = 8  # threads
+HEADER_SIZE = 8  # bytes that say how long the header after them is (the format of safetensors)
 
 
 def read_adapter(base: BaseModel, path: Path, adapter_id: str) -> LoadedAdapter:
@@ -31,19 +35,25 @@ def read_adapter(base: BaseModel, path: Path, adapter_id: str) -> LoadedAdapter:
 
 
 def _as_it_lies(path: Path, adapter_id: str, outline: lora.State, pin: bool) -> LoadedAdapter:
-    """``outline``: on the meta device, in the order of the file's bytes, the last of which end the file."""
+    """``outline``: on the meta device, in the order of the file's bytes, which follow the header without a gap."""
     parts = list(shares(outline))
     sizes = [sum(outline[key].nbytes for key in keys) for keys in parts]
     dtype = next(iter(outline.values())).dtype
-    starts = _starts(path.stat().st_size - sum(sizes), sizes)
-    with path.open("rb") as file, ThreadPoolExecutor(min(READERS, len(parts))) as pool:
+    with _opened(path) as file, ThreadPoolExecutor(min(READERS, len(parts))) as pool:
+        first = HEADER_SIZE + int.from_bytes(file.read(HEADER_SIZE), "little")
+        starts = accumulate(sizes[:-1], initial=first)
         pieces = list(pool.map(lambda start, size: _piece(file.fileno(), start, size, dtype, pin), starts, sizes))
     state = {key: view for keys, piece in zip(parts, pieces, strict=True) for key, view in views_in(piece, keys, outline)}
     return LoadedAdapter(adapter_id, state, tuple(pieces))
 
 
-def _starts(first: int, sizes: Sequence[int]) -> list[int]:
-    return [first + sum(sizes[:n]) for n in range(len(sizes))]
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise lora.bad_file(f"it cannot be read ({error})") from error
 
 
 def _piece(file: int, start: int, size: int, dtype: torch.dtype, pin: bool) -> torch.Tensor:
