@@ -165,7 +165,8 @@ class Filler:
 def _write_module(make: Callable[[], Any], folder: Path, fill: Filler) -> None:
     with torch.device("meta"):
         module = make()
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # a file of other options, in one piece, would be read before the new one's shards
+    folder.mkdir(parents=True)
     is_diffusers = hasattr(module, "save_config")
     (module.save_config if is_diffusers else module.config.save_pretrained)(folder)
     stem = "diffusion_pytorch_model" if is_diffusers else "model"

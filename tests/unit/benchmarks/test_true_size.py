@@ -33,3 +33,12 @@ def test_a_written_folder_is_read_back_by_the_real_loading_code(which: str, tmp_
     stamp = (folder / "model_index.json").stat().st_mtime_ns
     true_size.build(which, folder, tiny=True)
     assert (folder / "model_index.json").stat().st_mtime_ns == stamp
+
+
+def test_a_folder_of_other_options_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    true_size.build("klein-4b", tmp_path / "klein", tiny=True)
+    monkeypatch.setattr(true_size, "SHARD_BYTES", 4_000_000)
+    monkeypatch.setattr(true_size, "STD", 0.05)
+    folder = true_size.build("klein-4b", tmp_path / "klein", text_encoders="true", tiny=True)
+    assert not (folder / "text_encoder" / "model.safetensors").exists()
+    assert load_base(folder, precision="bf16", device="cpu").parts["text_encoder"].config.num_hidden_layers == 36
