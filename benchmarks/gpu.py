@@ -54,7 +54,12 @@ class Place:
             Item("tests", (*PYTEST, *ROOMS), 220),
             self._train("cap24", "flux1-dev", "cap24", 280, alone=False),
             self._train("klein-cap24", "klein-4b", "cap24", 200, alone=False),
-            self._bench("isolation", "isolation", ("--subjects", "50", "--workers", "3", "--adapters", str(self.out / "fifty")), 400),
+            self._bench(
+                "isolation",
+                "isolation",
+                ("--subjects", "50", "--best-of", "4", "--workers", "3", "--adapters", str(self.out / "fifty")),
+                500,
+            ),
             self._bench("modes", "modes", ("--precision", "bf16", *FEWER, "--sheets", str(self.out / "sheets")), 900),
             *likeness,
             self._bench("gradients", "gradients", (), 240),

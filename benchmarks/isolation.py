@@ -4,8 +4,9 @@
 
 Unseen subjects of the drawn world are fitted, several in one pass. Then each adapter's portraits are asked for in random order by several
 threads over one engine and one adapter cache, whose RAM tier holds only a few of them. Every picture must be bit for bit the one that a
-fresh engine draws alone, and the subject whose photos it resembles most must be its own. How often the judge finds it right at all is told
-beside that: of real photos, and of pictures that the world itself draws in the same styles. ``--adapters`` keeps them for the next run.
+fresh engine draws alone, and the subject whose photos it resembles most must be its own; with ``--best-of``, which customers can ask for
+too, the most alike of so many pictures counts. How often the judge finds it right at all is told beside that: of real photos, and of
+pictures that the world itself draws in the same styles. ``--adapters`` keeps them for the next run.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import random
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,14 +84,16 @@ def draw_photos(subjects: Sequence[Subject], folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: whose portrait, in which style of the catalogue."""
+    """One request: whose portrait, in which style of the catalogue, and the best of how many."""
 
     subject: Subject
     style: str
+    best_of: int = 1
 
     @property
     def request(self) -> RenderRequest:
-        return RenderRequest(catalogue()[self.style].prompt_for(self.subject.words.in_training), seed=self.subject.number)
+        prompt = catalogue()[self.style].prompt_for(self.subject.words.in_training)
+        return RenderRequest(prompt, seed=self.subject.number, count=self.best_of)
 
 
 def fitted(bench: Bench, subjects: Sequence[Subject], drawn: Path, folder: Path, steps: int) -> dict[Subject, Path]:
@@ -132,10 +136,10 @@ def _order(bench: Bench, subject: Subject, drawn: Path, folder: Path, steps: int
 
 def drawn_together(
     engine: Engine, tiers: AdapterCache, rows: dict[Subject, Adapter], asked: Sequence[Asked], threads: int
-) -> list[Image.Image]:
-    def draw(one: Asked) -> Image.Image:
+) -> list[list[Image.Image]]:
+    def draw(one: Asked) -> list[Image.Image]:
         loaded, _ = tiers.ensure(rows[one.subject])
-        return engine.render(one.request, loaded)[0]
+        return engine.render(one.request, loaded)
 
     order = random.Random(0).sample(range(len(asked)), len(asked))
     with ThreadPoolExecutor(threads) as pool:
@@ -143,19 +147,29 @@ def drawn_together(
     return [pictures[n] for n in range(len(asked))]
 
 
-def drawn_alone(bench: Bench, paths: dict[Subject, Path], one: Asked) -> Image.Image:
+def drawn_alone(bench: Bench, paths: dict[Subject, Path], one: Asked) -> list[Image.Image]:
     """By an engine that never saw another adapter."""
-    return Engine(bench.base).render(one.request, read_adapter(bench.base, paths[one.subject], "alone"))[0]
+    return Engine(bench.base).render(one.request, read_adapter(bench.base, paths[one.subject], "alone"))
 
 
-def nearest(bench: Bench, references: torch.Tensor, pictures: Sequence[Image.Image]) -> list[int]:
-    """For each picture the subject whose photos it resembles most, by cosine to their mean [N, D] of the identity encoder."""
-    return (bench.identity.embed(list(pictures)) @ references.T).argmax(1).tolist()
+def cosines(bench: Bench, references: torch.Tensor, pictures: Sequence[Image.Image]) -> torch.Tensor:
+    """[pictures, subjects]: each picture's to the mean of each subject's photos, ``references`` [subjects, D], of the identity encoder."""
+    return bench.identity.embed(list(pictures)) @ references.T
 
 
-def by_style(asked: Sequence[Asked], own: Sequence[bool]) -> dict[str, int]:
-    """Of each style's pictures, how many are nearest to their own subject: a style that hides who it is shows here."""
-    return {style: sum(hit for one, hit in zip(asked, own, strict=True) if one.style == style) for style in {one.style: 0 for one in asked}}
+def most_alike(asked: Sequence[Asked], near: torch.Tensor) -> torch.Tensor:
+    """[requests, subjects]: of ``near`` [requests, best_of, subjects] the picture most like its own subject, which customers see first."""
+    own = torch.stack([pictures[:, one.subject.number] for one, pictures in zip(asked, near, strict=True)])
+    return near[torch.arange(len(asked)), own.argmax(1)]
+
+
+def verdict(asked: Sequence[Asked], near: torch.Tensor) -> dict[str, object]:
+    """Of pictures with cosines ``near`` [requests, subjects]: how many are nearest to their own subject, and which are not, and to whom."""
+    found = near.argmax(1).tolist()
+    hits = [number == one.subject.number for one, number in zip(asked, found, strict=True)]
+    by_style = Counter(one.style for one, hit in zip(asked, hits, strict=True) if hit)
+    misses = [[one.subject.number, one.style, number] for one, number, hit in zip(asked, found, hits, strict=True) if not hit]
+    return {"nearest_is_own": sum(hits), "by_style": by_style, "misses": misses}
 
 
 def drawn_by_the_world(asked: Sequence[Asked]) -> list[Image.Image]:
@@ -199,33 +213,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ) as storage:
             rows = {subject: shelve(storage, subject.number, path) for subject, path in paths.items()}
             tiers = AdapterCache(storage, partial(read_adapter, bench.base))
-            asked = [Asked(subject, style) for subject in subjects for style in asked_for.styles]
+            asked = [Asked(subject, style, asked_for.best_of) for subject in subjects for style in asked_for.styles]
             began = time.perf_counter()
             pictures = drawn_together(Engine(bench.base), tiers, rows, asked, asked_for.threads)
             seconds = time.perf_counter() - began
         alone = {n: drawn_alone(bench, paths, one) for n, one in enumerate(asked) if one.style in asked_for.styles[: asked_for.alone]}
-    same = sum(_digest(pictures[n]) == _digest(picture) for n, picture in alone.items())
-    found = nearest(bench, references, pictures)
-    own = [number == one.subject.number for number, one in zip(found, asked, strict=True)]
-    truth = drawn_by_the_world(asked)
-    ceiling = [number == one.subject.number for number, one in zip(nearest(bench, references, truth), asked, strict=True)]
+    same = sum(_digest(one) == _digest(other) for n, some in alone.items() for one, other in zip(some, pictures[n], strict=True))
+    near = torch.stack([cosines(bench, references, some) for some in pictures])
     book = Book(asked_for.json, surroundings(bench.base, "miniature"))
-    figures = {
-        "subjects": len(subjects),
-        "pictures": len(asked),
-        "threads": asked_for.threads,
-        "s": round(seconds, 1),
-        "fit_s": round(fit_s, 1),
-    }
-    verdicts = {"same_as_alone": same, "drawn_alone": len(alone), "nearest_is_own": sum(own), "by_style": by_style(asked, own)}
-    verdicts |= {
-        "misses": [
-            [one.subject.number, one.style, number] for one, number in zip(asked, found, strict=True) if number != one.subject.number
-        ]
-    }
-    verdicts |= {"drawn_by_the_world_nearest_own": sum(ceiling), "drawn_by_style": by_style(asked, ceiling)}
-    verdicts |= {"photos_nearest_own": photos_nearest_own(bench, subjects, drawn, references)}
-    book.add("isolation", **figures, **verdicts, encoder=bench.identity.id, precision=bench.base.precision.name)
+    book.add(
+        "isolation",
+        subjects=len(subjects),
+        requests=len(asked),
+        best_of=asked_for.best_of,
+        threads=asked_for.threads,
+        s=round(seconds, 1),
+        fit_s=round(fit_s, 1),
+        fit_steps=asked_for.steps or "recipe",
+        same_as_alone=same,
+        drawn_alone=sum(map(len, alone.values())),
+        most_alike=verdict(asked, most_alike(asked, near)),
+        first=verdict(asked, near[:, 0]),
+        drawn_by_the_world=verdict(asked, cosines(bench, references, drawn_by_the_world(asked))),
+        photos_nearest_own=photos_nearest_own(bench, subjects, drawn, references),
+        encoder=bench.identity.id,
+        precision=bench.base.precision.name,
+    )
 
 
 def _digest(image: Image.Image) -> str:
@@ -238,6 +251,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--steps", type=int, default=0, help="optimizer steps of each adapter; 0: the recipe's own")
     parser.add_argument("--styles", nargs="+", choices=DRAWN_AS, default=list(STYLES), help="of the catalogue, for each subject")
+    parser.add_argument("--best-of", type=int, default=1, help="pictures a request, of which the one most like its subject counts")
     parser.add_argument("--alone", type=int, default=1, help="of these, in how many each subject is drawn again, by a fresh engine")
     parser.add_argument("--workers", type=int, default=1, help="processes that fit")
     parser.add_argument("--precision", default="auto")
