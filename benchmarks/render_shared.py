@@ -82,7 +82,7 @@ def beside_a_training(book: Book, base: BaseModel, side: int, training_side: int
         marks.append((came, time.perf_counter()))
 
     _train(base, training_side, total, guest)
-    step = [marks[n + 1][0] - marks[n][1] for n in range(len(marks) - 1)]
+    step = [marks[n + 1][0] - marks[n][1] for n in range(total - 1)]  # who comes while the last checkpoint is stored waits for no step
     before, after = step[STEPS_BETWEEN : 2 * STEPS_BETWEEN - 1], step[2 * STEPS_BETWEEN :]
     figures = {"s": round(median(portraits), 4), "alone_s": alone, "training_side": training_side, "side": side, "steps": steps}
     waits = [step[asked - 1] for asked in asked_after]  # asked for right after the guest before was gone

@@ -23,6 +23,7 @@ from trainer.recipe import Recipe
 from trainer.seats import Seats
 from trainer.world import World
 
+WAITS = 0.05  # seconds for a checkpoint under way, until whoever comes between steps is let in again
 READ_EVERY = 10  # steps on a GPU between looks at the losses: each look waits for the device
 
 
@@ -64,21 +65,21 @@ def fit_together(
     others alone. All must agree in rank, target set and gradient accumulation.
 
     Each goes on from the newest state in its checkpoints; on a CPU a resumed run gives bit-identical weights. ``between_steps`` is called
-    after every step, and again and again while the last checkpoints are stored. The base computes afterwards what it did before; with
-    ``seats`` its slots stay on it, empty, for the next fit.
+    after every step, and again and again while checkpoints that were not stored in time are waited for. The base computes afterwards what
+    it did before; with ``seats`` its slots stay on it, empty, for the next fit.
     """
     own = seats or Seats(base, len(orders))
     garbage.settle()
     try:
-        return _Group(base, orders, own).run(between_steps)
+        return _Group(base, orders, own, between_steps).run()
     finally:
         own.clear() if seats else own.remove()
         gc.collect()  # optimizers lie in cycles: without this their states, near a GB an adapter, stay until some later collection
 
 
 class _Group:
-    def __init__(self, base: BaseModel, orders: Sequence[FitOrder], seats: Seats) -> None:
-        first = orders[0].recipe
+    def __init__(self, base: BaseModel, orders: Sequence[FitOrder], seats: Seats, between_steps: Callable[[], None]) -> None:
+        first, self.between_steps = orders[0].recipe, between_steps
         self.base, self.world = base, World.open(base)
         self.training, self.passes = seats.training(first), seats.passes(first)
         self.micro_batches = first.gradient_accumulation_steps
@@ -89,12 +90,12 @@ class _Group:
         self.read_every = READ_EVERY if base.device.type == "cuda" else 1
         self.plan = MemoryPlan(base, first, sum(map(_tokens, self.members)), self.passes.release, self._tell)
 
-    def run(self, between_steps: Callable[[], None]) -> list[Fitting]:
+    def run(self) -> list[Fitting]:
         try:
             while active := [member for member in self.members if not member.done and not self.fittings[member.slot].error]:
                 self._step(active)
-                between_steps()
-            self._settle(between_steps)
+                self.between_steps()
+            self._settle()
             self.world.wait()
         finally:
             self._close()
@@ -143,15 +144,17 @@ class _Group:
             if member.saves or len(member.unread.steps) >= self.read_every:
                 member.read()
             if member.saves:
+                while not member.saving.has_room(within=WAITS):
+                    self.between_steps()
                 member.save()
         except Exception as error:
             self.fittings[member.slot].error = error
 
-    def _settle(self, meanwhile: Callable[[], None]) -> None:
+    def _settle(self) -> None:
         """What is saved last is waited for: a GB that goes to a store far away takes a while."""
         for member in self.members:
-            while not member.saving.idle(within=0.05):
-                meanwhile()
+            while not member.saving.idle(within=WAITS):
+                self.between_steps()
             try:
                 member.saving.settle()
             except Exception as error:

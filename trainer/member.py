@@ -131,11 +131,11 @@ class Member:
         return self.step % self.recipe.checkpoint_every == 0 or self.done
 
     def save(self, at_once: bool = False) -> None:
-        """Copies what is to be kept; a thread writes it and tells, while the fit goes on. What went wrong with the one before is raised.
+        """Copies what is to be kept; a thread writes it and tells, while the fit goes on. What went wrong with those before is raised.
         ``at_once``: a state whatever the step, for whoever goes on from here."""
         if not self.world.main:
             return
-        self.saving.settle()
+        self.saving.make_way()
         kept, step = self.trainee.tensors() | self.watch.tensors(), self.step
         candidate, state = step in self.recipe.candidate_steps, at_once or self._saves_state
         self.saving.do(lambda: self._write(kept, step, candidate, state))

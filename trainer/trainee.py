@@ -6,6 +6,7 @@ Everything of it is one flat row, so clipping, stepping and averaging are a laun
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -38,6 +39,7 @@ class Trainee:
         self.parameter = training.parameter(slot)
         self.average = self.parameter.detach().clone()
         self.optimizer = world.prepare(_optimizer(self.parameter, recipe))
+        self.copies = HostCopies()
 
     @property
     def gradient(self) -> torch.Tensor:
@@ -60,17 +62,18 @@ class Trainee:
         return self.training.slots.state(average, scale=self.scale * self.recipe.saved_scale, dtype=dtype)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Everything that a resumed run needs, by name, on the CPU."""
+        """Everything that a resumed run needs, by name, on the CPU; good until the second call from now."""
         state = {"weight": self.parameter.detach(), "average": self.average}
         for key, value in self.optimizer.state[self.parameter].items():
             state[f"optimizer/{_form(value)}/{key}"] = torch.as_tensor(value)
-        return on_host(state)
+        return self.copies.of(state)
 
     def make_room(self) -> None:
-        """Has the page-locked memory for :meth:`tensors` dealt out once, so that the first checkpoint finds it: a second for 1.2 GB, which
-        after the first step, when kernels are compiled and recorded, is one among many."""
+        """Has the page-locked memory for :meth:`tensors` dealt out, so that no checkpoint waits for it: two seconds, which after the first
+        step, when kernels are compiled and recorded, are some among many."""
         if self.parameter.is_cuda:
-            self.tensors()
+            for _ in range(2):
+                self.tensors()
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
@@ -88,14 +91,31 @@ class Trainee:
         return value.clone() if stays else value.to(self.parameter.device, copy=True)
 
 
-def on_host(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copies; from a GPU into pinned memory, which its copy engine writes directly and which torch keeps for the next ones."""
-    copies = {key: torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda) for key, value in tensors.items()}
-    for key, copy in copies.items():
-        copy.copy_(tensors[key], non_blocking=True)
-    for device in {value.device for value in tensors.values() if value.is_cuda}:
-        torch.cuda.synchronize(device)
-    return copies
+class HostCopies:
+    """Copies on the CPU of what lies on a device, of the last two times: page-locked, so that its copy engine writes them directly.
+
+    They are kept: such memory takes a second for 1.2 GB, and torch gives back what nobody holds whenever a graph is recorded.
+    """
+
+    def __init__(self) -> None:
+        self._kept: deque[dict[str, torch.Tensor]] = deque([{}, {}])
+
+    def of(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Good until the second call from now."""
+        self._kept.rotate()
+        before = self._kept[0]
+        copies = self._kept[0] = {key: _like(value, before.get(key)) for key, value in tensors.items()}
+        for key, copy in copies.items():
+            copy.copy_(tensors[key], non_blocking=True)
+        for device in {value.device for value in tensors.values() if value.is_cuda}:
+            torch.cuda.synchronize(device)
+        return dict(copies)
+
+
+def _like(value: torch.Tensor, before: torch.Tensor | None) -> torch.Tensor:
+    if before is not None and (before.shape, before.dtype) == (value.shape, value.dtype):
+        return before
+    return torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
 
 
 def _form(value: Any) -> str:
