@@ -72,9 +72,10 @@ class Place:
             self._train("steps", "flux1-dev", "stock,steps1024,steps512,steps768,together,fp8", 300),
             self._render("render-bf16", "flux1-dev", "bf16", 200),
             self._render("render-fp8", "flux1-dev", "fp8", 200),
-            self._render("both", "flux1-dev", "both", 120),
+            self._render("both", "flux1-dev", "both", 160),
             self._train("klein", "klein-4b", "stock,steps1024,steps512,steps768,together,job,fp8", 400),
-            self._render("render-klein-bf16", "klein-4b", "bf16", 180),
+            self._render("render-klein-bf16", "klein-4b", "bf16,thousand", 300),
+            self._render("render-klein-rest", "klein-4b", "cap,both", 240),
             self._render("render-klein-fp8", "klein-4b", "fp8", 150),
             self._train("recorded1024", "flux1-dev", "recorded1024", 150),
             self._train("job", "flux1-dev", "job", 300),
@@ -96,10 +97,11 @@ class Place:
         places = ("--folder", str(self.folder), "--cache", str(self.folder / "graphs"))
         return self._bench(name, "train", (*options, *places), seconds, f"{base}-true", alone=alone)
 
-    def _render(self, name: str, base: str, section: str, seconds: int) -> Item:
+    def _render(self, name: str, base: str, sections: str, seconds: int) -> Item:
         folder, steps = f"{base}-true", ("--steps", "50") if base == "klein-4b" else ()
-        options = ("--model", base, "--sections", section, "--folder", str(self.folder / folder), "--cache", str(self.folder / "graphs"))
-        return self._bench(name, "render", (*options, *steps), seconds, folder, alone=True)
+        options = ("--model", base, "--sections", *sections.split(","))
+        places = ("--folder", str(self.folder / folder), "--cache", str(self.folder / "graphs"))
+        return self._bench(name, "render", (*options, *steps, *places), seconds, folder, alone=True)
 
 
 class Runner:
