@@ -13,6 +13,7 @@ from PIL import Image
 from diffusion import lora
 from diffusion.attention import rendering_attention
 from diffusion.loading import BaseModel
+from diffusion.replay import ReplayedSteps
 from diffusion.text import PromptEmbeds, encode_prompts
 from metrics.encoders import IdentityEncoder, TextImageEncoder
 from trainer.caches import TrainingCache
@@ -76,7 +77,8 @@ class Bench:
         together = RENDER_BATCH if self.base.device.type == "cpu" else 1  # a GPU is busy with one, and one shape means one graph
         with self.base.at_hand("text_encoders"):  # once, where they must come from the CPU's memory
             texts = [encode_prompts(self.base, prompts[start : start + together]) for start in range(0, len(prompts), together)]
-        with torch.no_grad(), rendering_attention(self.base.device):
+        replayed = ReplayedSteps.on(self.base)  # for this call, in which nothing but inputs changes; a fit wants the memory afterwards
+        with torch.no_grad(), rendering_attention(self.base.device), replayed.in_place():
             return [image for n, text in enumerate(texts) for image in self._render(text, n * together, recipe, check)]
 
     def _render(self, text: PromptEmbeds, start: int, recipe: Recipe, check: Callable[[], None]) -> list[Image.Image]:
