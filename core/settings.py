@@ -105,6 +105,10 @@ class Settings(BaseSettings):
     overtake_s: float = Field(20.0, description="… and only while it has waited less than this.")
     max_images_per_portrait: int = Field(8, description="Pictures that one request may ask for.")
 
+    redraw_below: float = Field(
+        0.5, ge=0, le=1, description="A picture whose likeness is below is drawn again, unless the request names a seed; 0: never."
+    )
+    redraws: int = Field(1, ge=0, le=8, description="How often at most; the most alike is kept, and each try costs a picture's time.")
     upscaler: str = Field("lanczos", description="'lanczos', or the path of a super-resolution network (safetensors; needs spandrel).")
 
     # Marks in every picture

@@ -42,6 +42,7 @@ class Style(BaseModel):
     lora_scale: float = Field(1.0, ge=0, le=2)
     guidance_scale: float | None = Field(None, ge=0, le=20, description="None: the base model's own.")
     num_inference_steps: int | None = Field(None, ge=1, le=100, description="None: the base model's own.")
+    redraw_below: float | None = Field(None, ge=0, le=1, description="None: the service's own; 0 for styles that hide who it is.")
     style_adapter: str = Field("", pattern=r"^[a-z0-9-]{0,40}$")
     bases: tuple[str, ...] = ()
     options: dict[str, Any] = {}

@@ -32,6 +32,16 @@ class Order:
     def best_first(self) -> bool:
         return bool(self.portrait.params.get("best_of"))
 
+    @property
+    def redraw_below(self) -> float:
+        """Likeness below which a picture is drawn again; 0: never."""
+        return float(self.portrait.params.get("redraw_below") or 0)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The adapter's; empty without one."""
+        return self.adapter.card or {} if self.adapter else {}
+
 
 def read_order(storage: Storage, lease: Lease) -> Order:
     """:class:`core.errors.JobFailed` if it was erased meanwhile; ``UserError`` if its parameters cannot be rendered."""

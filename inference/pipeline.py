@@ -1,10 +1,10 @@
-"""One portrait, from the claimed job to stored pictures: load → render → score → store."""
+"""One portrait, from the claimed job to stored pictures: load → render → score (→ render → score) → store."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -17,6 +17,8 @@ from diffusion.provenance import marked_png
 from inference.loaded import LoadedAdapter
 from inference.orders import Order, read_order
 from inference.previews import Show, data_url
+from inference.redrawing import least_likeness, other_seeds, redraw
+from inference.requests import RenderRequest
 from inference.safety import ALL_REFUSED
 from inference.scoring import Picture, ranked, score_likeness
 from inference.state import RenderState, open_state
@@ -25,6 +27,8 @@ from storage import keys, portraits
 from storage.accounting import bill
 from storage.jobs import Lease
 from storage.tables import Portrait, PortraitImage
+
+REDRAWING = "Not alike enough: drawing again"
 
 __all__ = ["RenderState", "open_state", "run_portrait"]
 
@@ -41,7 +45,10 @@ def run_portrait(state: RenderState, lease: Lease) -> None:
         images = _draw(state, order, adapters, lease)
         lease.progress(preview=None)
     with lease.stage(PortraitStage.SCORE):
-        pictures = _judge(state, order, images)
+        pictures = _kept(_judge(state, order, order.request.seeds, images))
+    pictures = _redrawn(state, order, adapters, lease, pictures)
+    if order.best_first:
+        pictures = ranked(pictures)
     with lease.stage(PortraitStage.STORE):
         rows = [_store(state, order.portrait, n, picture, lease) for n, picture in enumerate(pictures)]
     lease.metrics(**_account(state, time.monotonic() - began, pictures), refused=len(images) - len(pictures))
@@ -69,8 +76,14 @@ def _draw(state: RenderState, order: Order, adapters: tuple[LoadedAdapter | None
     if order.source:
         require_room(order.source)
         return [state.upscaler(order.source)]
+    return _rendered(state, order.request, adapters, lease)
+
+
+def _rendered(
+    state: RenderState, request: RenderRequest, adapters: tuple[LoadedAdapter | None, LoadedAdapter | None], lease: Lease
+) -> list[Image.Image]:
     adapter, style = adapters
-    return state.engine.render(order.request, adapter, progress_of(lease), style=style, on_preview=previews_of(lease))
+    return state.engine.render(request, adapter, progress_of(lease), style=style, on_preview=previews_of(lease))
 
 
 def progress_of(lease: Lease) -> Callable[[int, int], None]:
@@ -89,16 +102,40 @@ def previews_of(lease: Lease) -> Show:
     return lambda picture: lease.progress(preview=data_url(picture))
 
 
-def _judge(state: RenderState, order: Order, images: list[Image.Image]) -> list[Picture]:
-    """The pictures that the safety check leaves, with their likeness; the most alike first where the best of several was asked for."""
+def _judge(state: RenderState, order: Order, seeds: Sequence[int], images: list[Image.Image]) -> list[Picture | None]:
+    """Each with its likeness; None where the safety check refuses."""
     allowed = state.safety.allowed(images)
-    if not any(allowed):
+    good = [image for image, kept in zip(images, allowed, strict=True) if kept]
+    scores = iter(score_likeness(good, order.card, state.encoder) if order.card else [None] * len(good))
+    return [Picture(seed, image, next(scores)) if kept else None for seed, image, kept in zip(seeds, images, allowed, strict=True)]
+
+
+def _kept(judged: Sequence[Picture | None]) -> list[Picture]:
+    """Those that the safety check leaves."""
+    pictures = [picture for picture in judged if picture is not None]
+    if not pictures:
         raise JobFailed(ALL_REFUSED)
-    card = order.adapter.card if order.adapter else {}
-    kept = [(seed, image) for seed, image, good in zip(order.request.seeds, images, allowed, strict=True) if good]
-    scores = score_likeness([image for _, image in kept], card, state.encoder) if card else [None] * len(kept)
-    pictures = [Picture(seed, image, score) for (seed, image), score in zip(kept, scores, strict=True)]
-    return ranked(pictures) if order.best_first else pictures
+    return pictures
+
+
+def _redrawn(
+    state: RenderState, order: Order, adapters: tuple[LoadedAdapter | None, LoadedAdapter | None], lease: Lease, pictures: list[Picture]
+) -> list[Picture]:
+    """The unlike ones drawn again, if the order wants that."""
+
+    def draw(number: int, count: int) -> list[Picture | None]:
+        request = other_seeds(order.request, number, count)
+        with lease.stage(PortraitStage.RENDER):
+            lease.progress(message=REDRAWING)
+            images = _rendered(state, request, adapters, lease)
+            lease.progress(preview=None)
+        with lease.stage(PortraitStage.SCORE):
+            return _judge(state, order, request.seeds, images)
+
+    best, tries = redraw(pictures, least_likeness(order.redraw_below, order.card), state.settings.redraws, draw)
+    if tries:
+        lease.metrics(redrawn=tries)
+    return best
 
 
 def _store(state: RenderState, portrait: Portrait, n: int, picture: Picture, lease: Lease) -> PortraitImage:

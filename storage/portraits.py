@@ -45,6 +45,7 @@ def create(
     adapter = _adapter(session, settings, account_id, adapter_id)
     wished = wishes.params(session, settings, adapter, count)
     text, recipe = _text_and_recipe(settings, style, prompt, wishes.view)
+    recipe["redraw_below"] = wishes.redraw_below(recipe.get("redraw_below", settings.redraw_below), adapter, seed)
     portrait = Portrait(
         id=new_id("por"),
         account_id=account_id,
@@ -172,7 +173,8 @@ def _text_and_recipe(settings: Settings, style: str | None, prompt: str | None, 
 
 def _recipe(style: Style) -> dict[str, Any]:
     named = {"mode", "lora_scale", "guidance_scale", "num_inference_steps", "style_adapter"}
-    return style.model_dump(mode="json", include=named) | style.options
+    own = {"redraw_below": style.redraw_below} if style.redraw_below is not None else {}
+    return style.model_dump(mode="json", include=named) | own | style.options
 
 
 def _count(settings: Settings, count: int) -> int:

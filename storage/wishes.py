@@ -1,4 +1,4 @@
-"""What a customer may ask of a portrait besides its style: a pose, a photo to draw from, the best of several."""
+"""What a customer may ask of a portrait besides its style: a pose, a photo to draw from, the best of several, no second try."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ LARGEST_PHOTO = "largest"  # instead of a photo's id: the subject's largest
 
 @dataclass(frozen=True)
 class Wishes:
-    """``pose``: a name of the pose bank. ``reference_photo``: a photo's id or «largest». ``best_of``: how many are rendered and ranked."""
+    """``pose``: a name of the pose bank. ``reference_photo``: a photo's id or «largest». ``best_of``: how many are rendered and ranked.
+    ``redraw``: whether pictures that are not alike are drawn again; None: where neither a seed nor the best of several is asked for."""
 
     pose: str | None = None
     reference_photo: str | None = None
     best_of: int | None = None
+    redraw: bool | None = None
 
     @property
     def view(self) -> str:
@@ -37,6 +39,12 @@ class Wishes:
         if self.pose and self.reference_photo:
             raise UserError("portrait/pose-and-photo", "A pose and a photo cannot be combined", "Send either pose or reference_photo.")
         return self._posed(settings) | self._from_photo(session, settings, adapter) | self._ranked(settings, adapter, count)
+
+    def redraw_below(self, own: float, adapter: Adapter | None, seed: int | None) -> float:
+        """``own``, the likeness that the style or the service wants, or 0 where pictures stay as they come: whoever names a seed wants the
+        picture of that seed."""
+        wanted = self.redraw if self.redraw is not None else seed is None and self.best_of is None
+        return own if wanted and adapter else 0.0
 
     def _posed(self, settings: Settings) -> dict[str, Any]:
         if not self.pose:

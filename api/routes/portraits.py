@@ -47,9 +47,12 @@ class NewPortrait(BaseModel):
     pose: str | None = Field(None, max_length=40, description="A name of /v1/poses, where the base model takes poses.")
     reference_photo: str | None = Field(None, max_length=40, description="A photo's id or «largest»: drawn from, besides the adapter.")
     best_of: int | None = Field(None, description="Renders so many, keeps all, the most alike first. Costs as much as so many pictures.")
+    redraw: bool | None = Field(
+        None, description="Draw a picture that is not alike again, from another seed. Default: unless a seed or best_of is given."
+    )
 
     def wishes(self) -> Wishes:
-        return Wishes(self.pose, self.reference_photo, self.best_of)
+        return Wishes(self.pose, self.reference_photo, self.best_of, self.redraw)
 
     def params(self) -> dict[str, Any]:
         return self.model_dump(include={"lora_scale", "guidance_scale", "num_inference_steps"}, exclude_none=True)

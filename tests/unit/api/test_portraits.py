@@ -237,6 +237,24 @@ def test_the_best_of_several_has_bounds(customer: Customer, adapter: str) -> Non
     assert bare["type"] == "urn:likeness:portrait/best-of"
 
 
+@pytest.mark.parametrize(
+    ("wishes", "least"),
+    [({}, 0.5), ({"seed": 7}, 0.0), ({"best_of": 4}, 0.0), ({"redraw": False}, 0.0), ({"seed": 7, "redraw": True}, 0.5)],
+)
+def test_what_is_not_alike_is_drawn_again_unless_a_seed_or_the_best_of_several_is_asked_for(
+    customer: Customer, adapter: str, wishes: dict[str, object], least: float
+) -> None:
+    assert order(customer, adapter, **wishes)["params"]["redraw_below"] == least
+
+
+def test_a_style_may_say_from_what_likeness_on_it_is_good_enough(customer: Customer, adapter: str, settings: Settings) -> None:
+    settings.redraw_below = 0.3
+    assert order(customer, adapter)["params"]["redraw_below"] == 0.3
+    assert order(customer, adapter, style="blueprint")["params"]["redraw_below"] == 0.0
+    bare = customer.client.post("/v1/portraits", json={"style": "oil-painting", "class_word": "cat"}).json()
+    assert bare["params"]["redraw_below"] == 0.0
+
+
 def test_a_picture_is_enlarged_as_a_portrait_of_its_own(customer: Customer, adapter: str, storage: Storage) -> None:
     portrait = order(customer, adapter)
     rendered(customer, storage, portrait)
@@ -281,8 +299,11 @@ def test_the_page_offers_what_the_base_model_can_do(customer: Customer, adapter:
     portrait = customer.client.get("/v1/portraits").json()["items"][0]
     assert (portrait["count"], portrait["params"]["best_of"], portrait["params"]["pose"]) == (3, 3, "portrait-up")
     rendered(customer, storage, portrait)
+    with storage.db.session() as session:
+        portraits.get(session, account_of(customer), portrait["id"])[1].metrics = {"redrawn": 1}
     page = customer.client.get(f"/subjects/{subject}").text
     assert "Enlarge ×2" in page
+    assert "One picture was not like" in page
     enlarged = customer.client.post(f"/portraits/{portrait['id']}/images/0/upscale")
     assert enlarged.headers["location"].startswith(f"/subjects/{subject}#por_")
 
