@@ -44,8 +44,7 @@ class BatchProbe:
             self._trials[key] = Trial(range(largest, 1, -1), self._passes(height * width // 4 + text.prompt_embeds.shape[1]))
         trial = self._trials[key]
         if not trial.over:
-            shape = (largest, height * width // 4, self.base.transformer.config.in_channels)
-            trial.go_on(self._predict(height, width, text), shape, self.base)
+            trial.go_on(self._predict(height, width, text), height * width // 4, self.base)
         return trial.size
 
     def _passes(self, tokens: int) -> int:
@@ -66,31 +65,38 @@ class BatchProbe:
 
 
 class Trial:
-    """Which of some batch sizes are exact, found out a few passes at a time; a size that differed once is out."""
+    """Which of some batch sizes is exact, the first of them that is, found out a few passes at a time. One after the other: each is a graph
+    to compile on a GPU."""
 
     def __init__(self, sizes: Iterable[int], passes: int) -> None:
-        self.sizes, self.passes, self.done = list(sizes), passes, 0
+        self.sizes, self.passes, self.agreed = list(sizes), passes, 0
 
     @property
     def over(self) -> bool:
-        return not self.sizes or self.done >= self.passes
+        return not self.sizes or self.agreed >= self.passes
 
     @property
     def size(self) -> int:
         return self.sizes[0] if self.sizes and self.over else 1
 
-    def go_on(self, predict: Predict, shape: tuple[int, int, int], base: BaseModel) -> None:
+    def go_on(self, predict: Predict, tokens: int, base: BaseModel) -> None:
         for _ in range(A_REQUEST):
             if self.over:
                 return
-            chance = torch.Generator().manual_seed(self.done)
-            rows = torch.randn(shape, generator=chance).to(base.device, base.dtype)
-            sigma = 0.02 + 0.96 * torch.rand((), generator=chance).item()
-            alone = torch.cat([predict(row, sigma) for row in rows.split(1)])
-            self.sizes = [size for size in self.sizes if torch.equal(predict(rows[:size], sigma), alone[:size])]
-            if self.done == 0:  # after the pass that compiled them
-                self.sizes = [size for size in self.sizes if self._saves_time(predict, rows[:size])]
-            self.done += 1
+            if self._agrees(predict, (self.sizes[0], tokens, base.transformer.config.in_channels), base):
+                self.agreed += 1
+            else:
+                del self.sizes[0]
+                self.agreed = 0
+
+    def _agrees(self, predict: Predict, shape: tuple[int, int, int], base: BaseModel) -> bool:
+        chance = torch.Generator().manual_seed(self.agreed)
+        rows = torch.randn(shape, generator=chance).to(base.device, base.dtype)
+        sigma = 0.02 + 0.96 * torch.rand((), generator=chance).item()
+        alone = torch.cat([predict(row, sigma) for row in rows.split(1)])
+        if not torch.equal(predict(rows, sigma), alone):
+            return False
+        return self.agreed > 0 or self._saves_time(predict, rows)  # timed after the pass that compiled it
 
     def _saves_time(self, predict: Predict, rows: torch.Tensor) -> bool:
         together = self._seconds(lambda: predict(rows, 0.5))

@@ -9,7 +9,7 @@ from typing import Any
 from inference.requests import SEED_LIMIT, RenderRequest
 from inference.scoring import Picture
 
-SHARE = 0.6  # of the adapter's own normalised likeness; ordinary portraits of the miniature lie between 0.7 of it and 1.1
+SHARE = 0.6  # of the adapter's own normalised likeness
 
 Draw = Callable[[int, int], Sequence[Picture | None]]  # round (from 1) and how many -> so many pictures; None: refused by the safety check
 
