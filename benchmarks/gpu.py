@@ -63,7 +63,7 @@ class Place:
             self._bench("modes", "modes", ("--precision", "bf16", *FEWER, "--sheets", str(self.out / "sheets")), 900),
             *likeness,
             self._bench("gradients", "gradients", (), 240),
-            self._train("stepdown", "flux1-dev", "stepdown", 260, alone=False),
+            self._train("stepdown", "flux1-dev", "stepdown", 420, alone=False),
             self._train("jobs", "flux1-dev", "jobs", 220, alone=False),
         ]
 

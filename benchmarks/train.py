@@ -142,13 +142,19 @@ class Benchmark:
 
     def _cap24(self) -> None:
         """In a process that may use 24 GiB of the card, as if it had no more."""
-        self._capped(CAP_GIB, self.asked.cap_precision, f"whole job within {CAP_GIB} GiB")
+        self._capped(CAP_GIB, self.asked.cap_precision, {f"whole job within {CAP_GIB} GiB": {}})
 
     def _step_down(self) -> None:
-        """A job that is told to checkpoint nothing, on a card on which that does not fit: it must finish, and say what it gave up."""
-        self._capped(TIGHT_GIB, "bf16", f"whole job within {TIGHT_GIB} GiB that runs out of memory", gradient_checkpointing="off")
+        """A job that is told to checkpoint nothing, and one whose passes do not fit with all blocks checkpointed: both must finish, and say
+        what they gave up."""
+        within = f"whole job within {TIGHT_GIB} GiB"
+        jobs: dict[str, dict[str, Any]] = {
+            f"{within} that runs out of memory": {"gradient_checkpointing": "off"},
+            f"{within} that runs out of memory with all checkpointed": {"gradient_checkpointing": "on", "batch_size": 12, "steps": 3},
+        }
+        self._capped(TIGHT_GIB, "bf16", jobs)
 
-    def _capped(self, gib: int, precision: str, what: str, **changes: Any) -> None:
+    def _capped(self, gib: int, precision: str, jobs: dict[str, dict[str, Any]]) -> None:
         if self.device.type == "cuda":
             fresh(self.device)
             total = torch.cuda.get_device_properties(self.device).total_memory
@@ -160,7 +166,8 @@ class Benchmark:
         bench = open_bench(stand.base, Seats(stand.base))
         size = {"resolution": self.sides[1024], "target_set": self.asked.target_set, "candidates": (1.0,)}
         job = {"steps": 10, "validation_images": 1, "validation_steps": 4}
-        whole_job(bench, self.record, 15, what, **size, **job, **changes)
+        for what, changes in jobs.items():
+            whole_job(bench, self.record, 15, what, **size, **job | changes)
         bench.seats.remove()
 
     def _stand(self, precision: str) -> Stand:
