@@ -132,7 +132,10 @@ def _redrawn(
         with lease.stage(PortraitStage.SCORE):
             return _judge(state, order, request.seeds, images)
 
-    best, tries = redraw(pictures, least_likeness(order.redraw_below, order.card), state.settings.redraws, draw)
+    style = order.portrait.style
+    least = state.usual.least(style, least_likeness(order.redraw_below, order.card))
+    state.usual.note(style, pictures)
+    best, tries = redraw(pictures, least, state.settings.redraws, draw)
     if tries:
         lease.metrics(redrawn=tries)
     return best

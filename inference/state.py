@@ -15,6 +15,7 @@ from inference.engine import Engine
 from inference.loaded import LoadedAdapter
 from inference.prefetch import Prefetcher
 from inference.reading import read_adapter
+from inference.redrawing import Usual
 from inference.safety import Safety, open_safety
 from inference.style_shelf import StyleShelf
 from inference.turns import Turns
@@ -59,6 +60,10 @@ class RenderState:
     @cached_property
     def credentials(self) -> Credentials | None:
         return credentials_of(self.settings)
+
+    @cached_property
+    def usual(self) -> Usual:
+        return Usual()
 
     @cached_property
     def turns(self) -> Turns:

@@ -77,12 +77,12 @@ class Shelf:
             session.add(row)
         return row
 
-    def portrait(self, adapter, count=1, prompt="a photo of ohwx cat", **params):
+    def portrait(self, adapter, count=1, prompt="a photo of ohwx cat", style=None, **params):
         """A portrait's id and its job's id."""
         params = {"num_inference_steps": 2} | params
         with self.storage.db.session() as session:
             portrait = tables.Portrait(id=new_id("por"), account_id="acc_1", prompt=prompt, seed=11, count=count, params=params)
-            portrait.adapter_id = adapter.id if adapter else None
+            portrait.adapter_id, portrait.style = adapter.id if adapter else None, style
             session.add(portrait)
             session.flush()
             job = jobs.create(session, "acc_1", JobKind.PORTRAIT, portrait.id)

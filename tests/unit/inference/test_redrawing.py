@@ -7,7 +7,7 @@ from PIL import Image
 
 from inference import pipeline
 from inference.pipeline import RenderState, run_portrait
-from inference.redrawing import least_likeness, other_seeds, redraw
+from inference.redrawing import Usual, least_likeness, other_seeds, redraw
 from inference.requests import SEED_LIMIT, RenderRequest
 from inference.scoring import Picture
 from storage import jobs
@@ -63,6 +63,31 @@ def test_a_try_that_the_safety_check_refuses_changes_nothing() -> None:
 def test_of_a_weak_adapter_less_is_expected(own: float | None, expected: float) -> None:
     assert least_likeness(0.5, {"scores": {"likeness": {"normalised": own}}}) == pytest.approx(expected)
     assert least_likeness(0.5, {}) == 0.5
+
+
+def test_of_a_style_that_hides_who_it_is_less_is_expected_once_that_is_known() -> None:
+    usual = Usual()
+    usual.note("stained-glass", [picture(n, 0.4) for n in range(7)] + [picture(8, None)])
+    assert usual.least("stained-glass", 0.5) == 0.5
+    usual.note("stained-glass", [picture(9, 0.4)])
+    assert usual.least("stained-glass", 0.5) == pytest.approx(0.24)
+    assert usual.least("oil-painting", 0.5) == usual.least(None, 0.5) == 0.5
+    usual.note("oil-painting", [picture(n, 0.9) for n in range(9)])
+    assert usual.least("oil-painting", 0.5) == 0.5 and usual.least("oil-painting", 0.0) == 0.0
+    usual.note("stained-glass", [picture(n, 0.9) for n in range(64)])
+    assert usual.least("stained-glass", 0.5) == 0.5, "the old ones are forgotten"
+    usual.note(None, [picture(n, 0.1) for n in range(9)])
+    assert usual.least(None, 0.5) == 0.5
+
+
+def test_a_worker_learns_what_is_usual_from_first_tries(state, shelf, monkeypatch) -> None:
+    monkeypatch.setattr(pipeline, "score_likeness", lambda drawn, card, encoder: [0.3] * len(drawn))
+    adapter, redrawn = shelf.put(1, card(state)), []
+    for _ in range(5):
+        _, job_id = shelf.portrait(adapter, style="neon", count=2, redraw_below=0.5)
+        assert run(state, job_id) == "succeeded"
+        redrawn.append(job(state, job_id).metrics.get("redrawn"))
+    assert redrawn == [2, 2, 2, 2, None]
 
 
 def test_no_seed_comes_twice() -> None:
