@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from diffusion import compiled
 from diffusion.checkpointing import activation_bytes
 from diffusion.loading import BaseModel, load_base
 from diffusion.text import encode_prompts
@@ -56,8 +57,14 @@ def test_with_nothing_left_to_give_up_the_error_is_told(
     assert not [name for name, _ in base.transformer.named_modules() if "selection" in name]
 
 
-def test_when_checkpointing_was_not_enough_the_base_goes_into_fewer_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compiling", [False, True])
+def test_when_checkpointing_was_not_enough_the_base_goes_into_fewer_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiling: bool
+) -> None:
+    """Also where blocks were compiled with the wide layers, as on a GPU."""
     own = load_base(build_tiny_flux(tmp_path / "flux"), precision="fp32", device="cpu")  # it stays in fp8
+    if compiling:
+        compiled.prepare(own.transformer, backend="aot_eager")
     latents = [torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(n)) for n in range(3)]
     cache = TrainingCache(("a", "b", "c"), latents, encode_prompts(own, ["one", "two", "three", ""]))
     recipe = Recipe.for_run(3, own, {"optimizer": "adamw"})
