@@ -8,6 +8,7 @@ from core.words import JobKind, new_id
 from diffusion import lora
 from diffusion.loading import load_base
 from inference.engine import Engine
+from inference.state import RenderState
 from storage import jobs, keys, tables
 from storage.wiring import open_storage
 from tests.tiny import build_tiny_flux
@@ -109,3 +110,11 @@ class Shelf:
             class_word="cat",
             card=card,
         )
+
+
+@pytest.fixture
+def state(storage, base):
+    """What a render worker keeps."""
+    state = RenderState(storage, base)
+    yield state
+    state.engine.slot.clear()

@@ -8,7 +8,6 @@ from PIL import Image
 
 from diffusion import lora
 from diffusion.credentials import credentials_of, read_credentials
-from inference.pipeline import RenderState
 from inference.reading import read_adapter
 from inference.requests import RenderRequest
 from inference.safety import Safety
@@ -16,13 +15,6 @@ from inference.upscale import sharp_lanczos
 from storage import tables
 from tests.unit.diffusion.certificates import write_chain
 from tests.unit.inference.test_pipeline import card, images, job, run, stored
-
-
-@pytest.fixture
-def state(storage, base):
-    state = RenderState(storage, base)
-    yield state
-    state.engine.slot.clear()
 
 
 @pytest.fixture

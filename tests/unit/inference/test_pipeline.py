@@ -8,16 +8,9 @@ from PIL import Image
 from sqlalchemy import select
 
 from diffusion.provenance import read_marks
-from inference.pipeline import RenderState, progress_of, run_portrait
+from inference.pipeline import progress_of, run_portrait
 from inference.requests import RenderRequest
 from storage import jobs, keys, tables
-
-
-@pytest.fixture
-def state(storage, base):
-    state = RenderState(storage, base)
-    yield state
-    state.engine.slot.clear()
 
 
 def run(state, job_id):

@@ -1,17 +1,13 @@
 """Pictures that are not like their subject are drawn again; the most alike of all tries is kept."""
 
-from functools import partial
-
 import pytest
 from PIL import Image
 
 from inference import pipeline
-from inference.pipeline import RenderState, run_portrait
 from inference.redrawing import Usual, least_likeness, other_seeds, redraw
 from inference.requests import SEED_LIMIT, RenderRequest
 from inference.scoring import Picture
-from storage import jobs
-from tests.unit.inference.test_pipeline import card, images, job
+from tests.unit.inference.test_pipeline import card, images, job, run
 
 
 def picture(seed: int, likeness: float | None) -> Picture:
@@ -95,17 +91,6 @@ def test_no_seed_comes_twice() -> None:
     seeds = [*request.seeds, *other_seeds(request, 1, 2).seeds, *other_seeds(request, 2, 3).seeds]
     assert len(set(seeds)) == len(seeds)
     assert other_seeds(RenderRequest("a cat", seed=SEED_LIMIT - 64, count=3), 1, 1).seed == 3
-
-
-@pytest.fixture
-def state(storage, base):
-    state = RenderState(storage, base)
-    yield state
-    state.engine.slot.clear()
-
-
-def run(state, job_id):
-    return jobs.run(state.storage, job_id, "render-1", partial(run_portrait, state))
 
 
 def test_a_portrait_is_drawn_again_and_says_so(state, shelf, make_adapter, monkeypatch) -> None:
