@@ -1,12 +1,14 @@
 import pytest
+import torch
 
+import trainer.bench
 from core.errors import JobCanceled
 from diffusion.replay import SEEN_BEFORE, ReplayedSteps
 from diffusion.sharing import stepped_aside
 from inference.engine import Engine
 from inference.requests import RenderRequest
 from tests.recordings import FakeRecording
-from trainer.bench import KEPT_CLASS_WORDS, Bench
+from trainer.bench import KEPT_CLASS_WORDS, Bench, may_record
 from trainer.recipe import Recipe
 
 
@@ -55,6 +57,12 @@ def test_steps_that_come_again_are_replayed(bench: Bench, recipe: Recipe, monkey
     assert [image.tobytes() for image in bench.render(prompts, patient)] == [image.tobytes() for image in plain]
     assert (FakeRecording.made, FakeRecording.replays) == (1, 5 - SEEN_BEFORE)
     assert "forward" not in bench.base.transformer.__dict__
+
+
+@pytest.mark.parametrize(("gib", "records"), [(24, False), (80, True)])
+def test_a_small_card_has_no_memory_for_recordings(monkeypatch: pytest.MonkeyPatch, gib: int, records: bool) -> None:
+    monkeypatch.setattr(trainer.bench, "capacity", lambda device: gib * 2**30)
+    assert may_record(torch.device("cuda")) is records and may_record(torch.device("cpu"))
 
 
 def test_a_guest_between_two_steps_meets_no_recording_of_the_bench(bench: Bench, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
