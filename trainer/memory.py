@@ -39,19 +39,22 @@ class MemoryPlan:
         self.checkpointed = self._at_first(recipe, tokens)
         set_checkpointing(base.transformer, self.checkpointed)
 
-    def step_down(self) -> bool:
-        """To the next that takes less memory; False if there is none."""
+    @property
+    def can_step_down(self) -> bool:
+        return self.checkpointed < self.blocks or not self.base.precision.quantised
+
+    def step_down(self) -> None:
+        """To the next that takes less memory, if there is one. Nothing of a failed pass may be held any more: other weights need room."""
         self.release()
         if self.checkpointed < self.blocks:
             self.checkpointed = self.blocks if self.checkpointed else (self.blocks + 1) // 2
             set_checkpointing(self.base.transformer, self.checkpointed)
-            return self._noted(f"gradient checkpointing of {self.checkpointed} of {self.blocks} blocks, which is slower")
-        if self.base.precision.quantised:
-            return False
-        narrower = FP8 if self.base.device.type != "cuda" or has_fp8(self.base.device) else NF4
-        quantise(self.base.transformer, narrower, self.base.device)
-        self.base.precision = replace(narrower, dtype=self.base.dtype)
-        return self._noted(f"the base model in {narrower.name}")
+            self._noted(f"gradient checkpointing of {self.checkpointed} of {self.blocks} blocks, which is slower")
+        elif not self.base.precision.quantised:
+            narrower = FP8 if self.base.device.type != "cuda" or has_fp8(self.base.device) else NF4
+            quantise(self.base.transformer, narrower, self.base.device)
+            self.base.precision = replace(narrower, dtype=self.base.dtype)
+            self._noted(f"the base model in {narrower.name}")
 
     def close(self) -> None:
         """Rendering must not pay for it."""
@@ -75,9 +78,8 @@ class MemoryPlan:
         spare = SPARE_ON_SMALL if capacity(self.base.device) <= SMALL_CARD else SPARE
         return blocks_to_checkpoint(self.base.transformer, tokens, max(0, free_memory(self.base.device) - spare))
 
-    def _noted(self, what: str) -> bool:
+    def _noted(self, what: str) -> None:
         note = f"Out of GPU memory: going on with {what}."
         log.warning("stepped down", reason=note)
         self.notes.append(note)
         self.on_note(note)
-        return True

@@ -1,3 +1,4 @@
+import weakref
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,6 @@ from diffusion import compiled
 from diffusion.checkpointing import activation_bytes
 from diffusion.loading import BaseModel, load_base
 from diffusion.text import encode_prompts
-from tests.tiny import build_tiny_flux
 from trainer import memory
 from trainer.caches import TrainingCache
 from trainer.checkpoints import CheckpointFolder
@@ -32,6 +32,12 @@ class ShortOfMemory:
         return predicted
 
 
+@pytest.fixture
+def own(base: BaseModel) -> BaseModel:
+    """A base of this test's alone: once in fewer bits it stays so."""
+    return load_base(base.folder, precision="fp32", device="cpu")
+
+
 @pytest.mark.parametrize(("first", "micro_batches"), [(1, 1), (4, 1), (4, 2)])  # the last: half of the second step was done
 def test_a_fit_that_runs_out_of_memory_goes_on_with_checkpointing_to_the_same_adapter(
     base: BaseModel, cache: TrainingCache, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int, micro_batches: int
@@ -49,20 +55,19 @@ def test_a_fit_that_runs_out_of_memory_goes_on_with_checkpointing_to_the_same_ad
 
 
 def test_with_nothing_left_to_give_up_the_error_is_told(
-    base: BaseModel, cache: TrainingCache, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: BaseModel, cache: TrainingCache, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base.family, "predict", ShortOfMemory(base, 1, always=True).predict)
+    monkeypatch.setattr(own.family, "predict", ShortOfMemory(own, 1, always=True).predict)
     with pytest.raises(torch.OutOfMemoryError):
-        fit(base, cache, recipe, CheckpointFolder(tmp_path, {}))
-    assert not [name for name, _ in base.transformer.named_modules() if "selection" in name]
+        fit(own, cache, recipe, CheckpointFolder(tmp_path, {}))
+    assert not [name for name, _ in own.transformer.named_modules() if "selection" in name]
 
 
 @pytest.mark.parametrize("compiling", [False, True])
 def test_when_checkpointing_was_not_enough_the_base_goes_into_fewer_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiling: bool
+    own: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiling: bool
 ) -> None:
     """Also where blocks were compiled with the wide layers, as on a GPU."""
-    own = load_base(build_tiny_flux(tmp_path / "flux"), precision="fp32", device="cpu")  # it stays in fp8
     if compiling:
         compiled.prepare(own.transformer, backend="aot_eager")
     latents = [torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(n)) for n in range(3)]
@@ -83,6 +88,28 @@ def test_when_checkpointing_was_not_enough_the_base_goes_into_fewer_bits(
     assert own.precision.name == "fp8" and own.dtype is torch.float32
     one, two = (torch.cat([value.flatten() for value in load_file(path).values()]) for path in (whole, short))
     assert 0 < (one - two).norm() / one.norm() < 0.2
+
+
+def test_what_a_failed_pass_held_is_gone_before_anything_else_takes_memory(
+    own: BaseModel, cache: TrainingCache, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error holds the frames that it came through, and they their tensors: beside them a full GPU cannot make layers narrower."""
+    real, activations, alive = own.family.predict, [], []
+
+    def predict(transformer, *inputs):  # type: ignore[no-untyped-def]
+        predicted = real(transformer, *inputs)
+        activations.append(weakref.ref(predicted))
+        if not own.precision.quantised:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return predicted
+
+    def quantise(transformer, precision, device):  # type: ignore[no-untyped-def]
+        alive.extend(held for held in activations if held() is not None)
+
+    monkeypatch.setattr(own.family, "predict", predict)
+    monkeypatch.setattr(memory, "quantise", quantise)
+    fit(own, cache, recipe, CheckpointFolder(tmp_path, {}))
+    assert len(activations) > 3 and not alive
 
 
 def test_a_small_card_keeps_more_of_itself_free(base: BaseModel, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
