@@ -13,13 +13,13 @@ from PIL import Image
 
 from diffusion.attention import rendering_attention
 from diffusion.loading import BaseModel
-from diffusion.replay import ReplayedSteps
 from inference.batching import BatchProbe, in_batches
 from inference.decoding import Decoder
 from inference.merging import Merging
 from inference.modes import ModeRecipe, Tick, find_mode
 from inference.previews import Previewer, Projection, Show
 from inference.prompts import PromptCache
+from inference.replay import ReplayedSteps
 from inference.requests import RenderRequest
 from inference.slot import IDENTITY, STYLE, AdapterSlots, LoadedAdapter
 from inference.step_cache import step_cache, threshold_of

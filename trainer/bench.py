@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -12,13 +12,10 @@ from PIL import Image
 
 from diffusion import lora
 from diffusion.attention import rendering_attention
-from diffusion.devices import capacity
 from diffusion.loading import BaseModel
-from diffusion.replay import ReplayedSteps
 from diffusion.text import PromptEmbeds, encode_prompts
 from metrics.encoders import IdentityEncoder, TextImageEncoder
 from trainer.caches import TrainingCache
-from trainer.memory import SMALL_CARD
 from trainer.recipe import Recipe
 from trainer.seats import Seats
 
@@ -26,10 +23,6 @@ RENDER_BATCH = 4
 KEPT_CLASS_WORDS = 64
 
 Kept = TypeVar("Kept")
-
-
-def may_record(device: torch.device) -> bool:
-    return device.type != "cuda" or capacity(device) > SMALL_CARD
 
 
 @dataclass(frozen=True)
@@ -83,12 +76,8 @@ class Bench:
         together = RENDER_BATCH if self.base.device.type == "cpu" else 1  # a GPU is busy with one, and one shape means one graph
         with self.base.at_hand("text_encoders"):  # once, where they must come from the CPU's memory
             texts = [encode_prompts(self.base, prompts[start : start + together]) for start in range(0, len(prompts), together)]
-        with torch.no_grad(), rendering_attention(self.base.device), self._replayed():
+        with torch.no_grad(), rendering_attention(self.base.device):
             return [image for n, text in enumerate(texts) for image in self._render(text, n * together, recipe, check)]
-
-    def _replayed(self) -> AbstractContextManager[None]:
-        """For one call, in which nothing but inputs changes: a fit wants the memory afterwards. A small card has none for recordings."""
-        return ReplayedSteps.on(self.base).in_place() if may_record(self.base.device) else nullcontext()
 
     def _render(self, text: PromptEmbeds, start: int, recipe: Recipe, check: Callable[[], None]) -> list[Image.Image]:
 

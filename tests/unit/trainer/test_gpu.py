@@ -9,10 +9,8 @@ from safetensors.torch import load_file
 from diffusion import compiled
 from diffusion.attention import check_gradients, training_attention
 from diffusion.loading import BaseModel, load_base
-from diffusion.replay import CudaRecording, ReplayedSteps
 from diffusion.text import encode_prompts
 from tests.tiny import build_tiny_flux
-from trainer.bench import Bench
 from trainer.caches import TrainingCache
 from trainer.checkpoints import CheckpointFolder
 from trainer.fit import fit
@@ -107,26 +105,3 @@ def test_training_attention_has_right_gradients(tokens: int) -> None:
 def test_rendering_works_in_nf4(tmp_path: Path) -> None:
     base = open_tiny(tmp_path, "nf4")
     assert base.pipeline()("a cat", height=32, width=32, num_inference_steps=2, max_sequence_length=32).images[0].size == (32, 32)
-
-
-def test_validation_pictures_are_the_same_when_steps_are_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = open_tiny(tmp_path)
-    bench, made = Bench(base, None, None), []  # type: ignore[arg-type]
-    recipe = Recipe.for_run(3, base, {"validation_steps": 6})
-    slots = bench.seats.slots(recipe)
-    slots.start(0, 1)
-    worn = {key: matrix + 0.02 for key, matrix in slots.state(slots.weights[0]).items()}
-
-    def render() -> list[bytes]:
-        with bench.wearing(worn, recipe):
-            return [image.tobytes() for image in bench.render(["a cat", "a dog on grass"], recipe)]
-
-    class Counted(CudaRecording):
-        def __init__(self, *given: object) -> None:
-            super().__init__(*given)  # type: ignore[arg-type]
-            made.append(self)
-
-    monkeypatch.setattr(ReplayedSteps, "on", classmethod(lambda cls, base: cls(base)))
-    plain = render()
-    monkeypatch.setattr(ReplayedSteps, "on", classmethod(lambda cls, base: cls(base, record=Counted)))
-    assert render() == plain and len(made) == 1

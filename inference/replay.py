@@ -19,7 +19,7 @@ from diffusion.devices import GIB_HEADROOM, free_memory
 from diffusion.loading import BaseModel
 from diffusion.recorded import record, stream_of_its_own
 
-log = get_logger("diffusion")
+log = get_logger("inference")
 
 SEEN_BEFORE = 2  # recorded when it comes for the third time: by then its kernels are compiled, and it is known to come again
 KEPT = 6  # recordings; they share one pool of memory, since passes never overlap
@@ -53,9 +53,7 @@ class CudaRecording:
 class ReplayedSteps:
     """``state``: what else decides what a pass does, beside its arguments. ``record``: None where nothing is recorded, as on a CPU."""
 
-    def __init__(
-        self, base: BaseModel, state: Callable[[], Hashable] = lambda: None, record: Callable[..., Recording] | None = None
-    ) -> None:
+    def __init__(self, base: BaseModel, state: Callable[[], Hashable], record: Callable[..., Recording] | None = None) -> None:
         self.base, self.state, self.record = base, state, record
         self._recordings: OrderedDict[Hashable, Recording] = OrderedDict()
         self._seen: dict[Hashable, int] = {}
@@ -63,7 +61,7 @@ class ReplayedSteps:
         self._under_way: deque[torch.cuda.Event] = deque()
 
     @classmethod
-    def on(cls, base: BaseModel, state: Callable[[], Hashable] = lambda: None) -> ReplayedSteps:
+    def on(cls, base: BaseModel, state: Callable[[], Hashable]) -> ReplayedSteps:
         return cls(base, state, CudaRecording if base.device.type == "cuda" else None)
 
     @contextmanager
