@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +27,7 @@ from diffusion.precision import Precision, choose, room_for_both_orders
 from diffusion.quantise import quantise
 from diffusion.streaming import stream
 from diffusion.text import PromptEmbeds, encode_prompts
+from diffusion.visiting import Visitor, size
 
 if TYPE_CHECKING:
     from diffusion.control import Control
@@ -46,6 +47,7 @@ class BaseModel:
     parts: dict[str, Any]  # diffusers component name → module, tokenizer or scheduler
     offloaded: set[str] = field(default_factory=set)  # parts that stay on the CPU and visit the device while in use
     control: Control | None = None  # a ControlNet for poses, if the operator has one: :func:`diffusion.control.add_control`
+    _visitors: dict[str, Visitor] = field(default_factory=dict, repr=False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -117,17 +119,52 @@ class BaseModel:
     @contextmanager
     def at_hand(self, *names: str) -> Iterator[None]:
         """Brings offloaded parts to the device while they are used; ``text_encoders`` stands for all of them. May be nested."""
-        wanted = [part for name in names for part in (self.family.text_encoder_names if name == "text_encoders" else [name])]
-        visiting = self.offloaded & set(wanted)
+        visiting = self.offloaded & set(self._named(names))
         self.offloaded -= visiting
-        for name in visiting:
-            self.parts[name].to(self.device)
         try:
+            for name in visiting:
+                self._visitor(name).come(self.device)
             yield
         finally:
             for name in visiting:
-                self.parts[name].to("cpu")
+                self._visitor(name).leave()
             self.offloaded |= visiting
+
+    def send_away(self, *names: str) -> set[str]:
+        """Parts that lie on the GPU leave it for main memory, and only visit until they are :meth:`call_back`-ed; returns which.
+
+        None where main memory has no room for them. Those that are streamed are not on the GPU.
+        """
+        here = {name for name in self._named(names) if self._lies_here(name)}
+        if sum(size(self.parts[name]) for name in here - set(self._visitors)) + GIB_HEADROOM > free_memory(torch.device("cpu")):
+            return set()
+        for name in here:
+            self._visitor(name).leave()
+        self.offloaded |= here
+        if here:
+            torch.cuda.empty_cache()  # what comes in their place is of other sizes
+        return here
+
+    def call_back(self, names: set[str]) -> None:
+        """What was sent away lies on the GPU again, or goes on visiting if there is no room any more."""
+        for name in sorted(names & self.offloaded):
+            try:
+                self._visitor(name).come(self.device)
+                self.offloaded.discard(name)
+            except torch.OutOfMemoryError:
+                self._visitor(name).leave()
+                log.warning("a part of the base model stays in main memory: the GPU is full", part=name)
+
+    def _named(self, names: Sequence[str]) -> list[str]:
+        return [part for name in names for part in (self.family.text_encoder_names if name == "text_encoders" else [name])]
+
+    def _lies_here(self, name: str) -> bool:
+        return self.device.type != "cpu" and next(self.parts[name].parameters()).device.type == self.device.type
+
+    def _visitor(self, name: str) -> Visitor:
+        if name not in self._visitors:
+            self._visitors[name] = Visitor(self.parts[name])
+        return self._visitors[name]
 
 
 def load_base(
@@ -176,16 +213,12 @@ def _place(base: BaseModel) -> None:
     base.transformer.to(base.device)
     for name in ("vae", *base.family.text_encoder_names):
         module = base.parts[name]
-        if base.device.type == "cpu" or _size(module) + GIB_HEADROOM < free_memory(base.device):
+        if base.device.type == "cpu" or size(module) + GIB_HEADROOM < free_memory(base.device):
             module.to(base.device)
         elif name == "vae":
             base.offloaded.add(name)
         else:
             stream(module, base.device)
-
-
-def _size(module: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def _fingerprint(folder: Path) -> str:

@@ -123,11 +123,13 @@ class _Group:
         while True:
             try:
                 return self._accumulate(active)
-            except torch.OutOfMemoryError:
-                if self.world.size > 1 or not self.plan.can_step_down:
+            except torch.OutOfMemoryError as error:
+                if self.world.size > 1:
                     raise
+                reason = str(error)
             self._forget_pass()  # not before: while its error is handled, the pass that failed holds all of its memory
-            self.plan.step_down()
+            if not self.plan.step_down():
+                raise torch.OutOfMemoryError(reason)
 
     def _forget_pass(self) -> None:
         self.training.collect()  # what backward left before it failed

@@ -1,14 +1,19 @@
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from core.errors import UserError
+from diffusion import loading
 from diffusion.loading import BaseModel, load_base
 from diffusion.precision import BF16, FP8, FP32, NF4, _by_memory, choose
 from diffusion.streaming import stream
 from diffusion.text import encode_prompts
+from diffusion.visiting import Visitor
 from tests.tiny import RESOLUTION, build_tiny_flux
 
 CPU = torch.device("cpu")
@@ -69,23 +74,84 @@ def test_an_unknown_family_is_named(tmp_path: Path) -> None:
 
 
 class Traveller:
-    """A module that only remembers where it was sent."""
+    """A part and its visitor in one, which only remembers where it was."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: str = "cpu", full: bool = False) -> None:
+        self.where, self.full = torch.device(where), full
         self.trips: list[str] = []
 
-    def to(self, device: object) -> None:
-        self.trips.append(str(device))
+    def parameters(self) -> Iterator[Any]:
+        yield SimpleNamespace(device=self.where, numel=lambda: 2**30, element_size=lambda: 2)
+
+    def come(self, device: torch.device) -> None:
+        if self.full:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.where = device
+        self.trips.append(device.type)
+
+    def leave(self) -> None:
+        self.where = CPU
+        self.trips.append("home")
 
 
-def test_offloaded_parts_visit_the_device_and_leave(base: BaseModel) -> None:
-    parts = {name: Traveller() for name in ("vae", "text_encoder", "text_encoder_2", "transformer")}
-    guest = BaseModel("x", base.folder, base.family, torch.device("cuda"), BF16, parts, offloaded={"vae", "text_encoder_2"})
-    with pytest.raises(ZeroDivisionError), guest.at_hand("text_encoders", "transformer"):
-        assert [parts[name].trips for name in sorted(parts)] == [[], ["cuda"], [], []]
+@pytest.fixture
+def host(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> BaseModel:
+    """On a GPU; one text encoder lies there, the other is streamed, the VAE visits."""
+    monkeypatch.setattr(loading, "Visitor", lambda part: part)
+    monkeypatch.setattr(loading, "free_memory", lambda device: 64 * 2**30)
+    parts = {"vae": Traveller(), "text_encoder": Traveller("cuda"), "text_encoder_2": Traveller(), "transformer": Traveller("cuda")}
+    return BaseModel("x", base.folder, base.family, torch.device("cuda"), BF16, parts, offloaded={"vae"})
+
+
+def test_a_visitor_leaves_as_it_came() -> None:
+    """Another type stands for another device: either way a module's weights become other tensors."""
+    module = torch.nn.BatchNorm1d(3)
+    module.requires_grad_(False)
+    before = {key: (value.data_ptr(), value.clone()) for key, value in module.state_dict().items()}
+    visitor = Visitor(module)
+    with torch.inference_mode():
+        visitor.come(torch.float64)  # type: ignore[arg-type]
+        assert module.weight.dtype == module.running_mean.dtype == torch.float64 and not module.weight.is_inference()
+        assert not module.running_mean.is_inference()
+        visitor.leave()
+    for key, value in module.state_dict().items():
+        assert value.data_ptr() == before[key][0] and torch.equal(value, before[key][1])
+
+
+def test_offloaded_parts_visit_the_device_and_leave(host: BaseModel) -> None:
+    with pytest.raises(ZeroDivisionError), host.at_hand("text_encoders", "vae"):
+        assert {name: part.trips for name, part in host.parts.items() if part.trips} == {"vae": ["cuda"]}
         raise ZeroDivisionError
-    assert parts["text_encoder_2"].trips == ["cuda", "cpu"]
-    assert parts["vae"].trips == []
+    assert host.parts["vae"].trips == ["cuda", "home"]
+
+
+def test_what_was_sent_away_visits_until_it_is_called_back(host: BaseModel) -> None:
+    encoder = host.parts["text_encoder"]
+    assert host.send_away("text_encoders") == {"text_encoder"}  # the other one is streamed: it takes no room
+    assert host.send_away("text_encoders") == set()
+    with host.at_hand("text_encoders"):
+        assert encoder.where.type == "cuda"
+    assert encoder.where == CPU
+    host.call_back({"text_encoder"})
+    with host.at_hand("text_encoders"):
+        pass
+    assert encoder.trips == ["home", "cuda", "home", "cuda"] and host.offloaded == {"vae"}
+
+
+def test_nothing_is_sent_where_main_memory_is_short_or_is_all_there_is(host: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "free_memory", lambda device: 2**31)  # as much as the encoder itself: nothing would be left
+    assert host.send_away("text_encoders") == set()
+    monkeypatch.setattr(loading, "free_memory", lambda device: 64 * 2**30)
+    host.device = host.parts["text_encoder"].where = CPU
+    assert host.send_away("text_encoders") == set() and host.offloaded == {"vae"}
+
+
+def test_who_is_called_back_to_a_full_gpu_goes_on_visiting(host: BaseModel) -> None:
+    encoder = host.parts["text_encoder"]
+    away = host.send_away("text_encoders")
+    encoder.full = True
+    host.call_back(away)
+    assert encoder.where == CPU and "text_encoder" in host.offloaded
 
 
 def test_a_streamed_text_encoder_gives_the_same_embeddings(base: BaseModel) -> None:
@@ -98,14 +164,12 @@ def test_a_streamed_text_encoder_gives_the_same_embeddings(base: BaseModel) -> N
     assert torch.equal(ours.pooled_prompt_embeds, plain.pooled_prompt_embeds)
 
 
-def test_a_visit_within_a_visit_does_not_end_it(base: BaseModel) -> None:
-    vae = Traveller()
-    host = BaseModel("x", base.folder, base.family, torch.device("cuda"), BF16, {"vae": vae}, offloaded={"vae"})
+def test_a_visit_within_a_visit_does_not_end_it(host: BaseModel) -> None:
     with host.at_hand("vae"):
         with host.at_hand("vae"):
             pass
-        assert vae.trips == ["cuda"]
-    assert vae.trips == ["cuda", "cpu"] and host.offloaded == {"vae"}
+        assert host.parts["vae"].trips == ["cuda"]
+    assert host.parts["vae"].trips == ["cuda", "home"] and host.offloaded == {"vae"}
 
 
 @pytest.mark.parametrize(("setting", "expected"), [("fp32", FP32), ("bf16", BF16), ("fp8", FP8), ("nf4", NF4)])

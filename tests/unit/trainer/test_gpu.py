@@ -105,3 +105,31 @@ def test_training_attention_has_right_gradients(tokens: int) -> None:
 def test_rendering_works_in_nf4(tmp_path: Path) -> None:
     base = open_tiny(tmp_path, "nf4")
     assert base.pipeline()("a cat", height=32, width=32, num_inference_steps=2, max_sequence_length=32).images[0].size == (32, 32)
+
+
+def test_text_encoders_leave_the_gpu_visit_it_and_come_back(tmp_path: Path) -> None:
+    base = open_tiny(tmp_path)
+    before = encode_prompts(base, ["a cat"]).prompt_embeds
+    weight = next(iter(base.text_encoders.values())).state_dict()
+    present, held = {key: value.clone() for key, value in weight.items()}, torch.cuda.memory_allocated()
+    away = base.send_away("text_encoders")
+    assert away == set(base.text_encoders) and torch.cuda.memory_allocated() < held
+    with torch.inference_mode():
+        assert torch.equal(encode_prompts(base, ["a cat"]).prompt_embeds, before)
+    assert not any(value.is_cuda for encoder in base.text_encoders.values() for value in encoder.state_dict().values())
+    base.call_back(away)
+    assert torch.equal(encode_prompts(base, ["a cat"]).prompt_embeds, before) and not base.offloaded
+    for key, value in next(iter(base.text_encoders.values())).state_dict().items():
+        assert value.is_cuda and torch.equal(value, present[key]) and not value.is_inference()
+
+
+def test_a_fit_without_its_text_encoders_is_the_same_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They leave as they would on a card that is too small for both, and are back at its end."""
+    base = open_tiny(tmp_path)
+    cache, recipe = photos(base), Recipe.for_run(3, base, {"steps": 4, "optimizer": "adamw"})
+    usual = fit(base, cache, recipe, CheckpointFolder(tmp_path / "usual", {}))[4]
+    monkeypatch.setattr("trainer.memory.MemoryPlan._needed", lambda plan, tokens: 0 if plan.away else 1)
+    seen: list[bool] = []
+    short = fit(base, cache, recipe, CheckpointFolder(tmp_path / "short", {}), on_step=lambda report: seen.append(bool(base.offloaded)))[4]
+    assert all(seen) and seen and not base.offloaded
+    assert error(short, usual) < 1e-3

@@ -90,6 +90,52 @@ def test_when_checkpointing_was_not_enough_the_base_goes_into_fewer_bits(
     assert 0 < (one - two).norm() / one.norm() < 0.2
 
 
+class Away:
+    """Text encoders that leave a GPU: there is none here, so only what a plan asks of them."""
+
+    def __init__(self, base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.here, self.back = {"text_encoder"}, set[str]()
+        monkeypatch.setattr(base, "send_away", self.send_away)
+        monkeypatch.setattr(base, "call_back", self.back.update)
+
+    def send_away(self, *names: str) -> set[str]:
+        gone, self.here = self.here, set()
+        return gone
+
+
+def test_text_encoders_leave_before_speed_or_bits_are_given_up(
+    base: BaseModel, cache: TrainingCache, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = Away(base, monkeypatch)
+    monkeypatch.setattr(base.family, "predict", ShortOfMemory(base, 1).predict)
+    notes: list[str] = []
+    fit(base, cache, recipe, CheckpointFolder(tmp_path, {}), on_note=notes.append)
+    assert ["text encoders" in note for note in notes] == [True, False] and "checkpointing" in notes[1]
+    assert away.back == {"text_encoder"}
+
+
+def test_text_encoders_leave_where_that_spares_checkpointing(base: BaseModel, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card on which a fit would fit but for them."""
+    tokens, spare = 10**6, 2 * 2**30
+    away = Away(base, monkeypatch)
+    room = activation_bytes(base.transformer, tokens)
+    monkeypatch.setattr(memory, "capacity", lambda device: 80 * 2**30)
+    monkeypatch.setattr(memory, "free_memory", lambda device: spare + (room // 2 if away.here else room))
+    monkeypatch.setattr(base, "device", torch.device("cuda"))
+    plan = MemoryPlan(base, recipe, tokens)
+    assert plan.checkpointed == 0 and plan.as_dict()["in_main_memory"] == ["text_encoder"] and not plan.notes
+    plan.close()
+    assert away.back == {"text_encoder"}
+
+
+def test_text_encoders_stay_where_there_is_room(base: BaseModel, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = Away(base, monkeypatch)
+    monkeypatch.setattr(memory, "capacity", lambda device: 80 * 2**30)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 79 * 2**30)
+    monkeypatch.setattr(base, "device", torch.device("cuda"))
+    assert MemoryPlan(base, recipe, 100).as_dict()["in_main_memory"] == [] and away.here
+
+
 def test_what_a_failed_pass_held_is_gone_before_anything_else_takes_memory(
     own: BaseModel, cache: TrainingCache, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
