@@ -116,3 +116,14 @@ def test_a_cuda_graph_gives_what_launches_one_by_one_give(tiny_flux, make_adapte
         adapter = make_adapter(number) if number else None
         assert same(recorded.render(REQUEST, adapter), plain.render(REQUEST, adapter))
     assert recorded._steps.record is not None and len(recorded._steps._recordings) == (1 if folded else 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_picture_is_the_same_while_text_encoders_are_in_main_memory(tiny_flux, make_adapter):
+    """As for a guest of a training that needs their room."""
+    base = load_base(tiny_flux, precision="bf16", device="cuda")
+    before = Engine(base).render(REQUEST, make_adapter(1))
+    assert base.send_away("text_encoders")
+    assert same(Engine(base).render(REQUEST, make_adapter(1)), before)
+    assert base.offloaded == set(base.text_encoders)
