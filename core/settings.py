@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     )
     controlnet: str = Field("auto", description="ControlNet for poses: 'auto': the miniature's own, else none; or a hub id or folder.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:1' …")
-    cpu_threads: int = Field(0, description="Threads for tensor work on a CPU worker; 0: all cores.")
+    cpu_threads: int = Field(0, description="Threads for tensor work on the CPU; 0: as many as the machine or the container allows.")
 
     # Training
     training_steps: int = Field(0, description="Optimizer steps of a training; 0: the recipe's own choice by photo count and base model.")

@@ -12,6 +12,7 @@ from accelerate.state import PartialState
 from accelerate.utils import parse_flag_from_env
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from core.cores import usable_cores
 from core.errors import UserError
 
 GIB_HEADROOM = 8 * 2**30  # activations of a 1024² step with checkpointing, next to the weights
@@ -43,6 +44,13 @@ def in_group() -> bool:
 def _own_gpu() -> torch.device:
     """The first; in a group accelerate deals the GPUs out, and connects the processes."""
     return PartialState().device if in_group() else torch.device("cuda", 0)
+
+
+def use_threads(count: int = 0) -> None:
+    """Threads of tensor work on the CPU; 0: torch's own choice, but no more than the container may use."""
+    wanted = count or min(torch.get_num_threads(), usable_cores())
+    if wanted != torch.get_num_threads():
+        torch.set_num_threads(wanted)
 
 
 def free_memory(device: torch.device) -> int:

@@ -78,9 +78,10 @@ class RenderChild:
         return broken(self._state.base.device)
 
     def _load(self) -> RenderState:
+        from diffusion.devices import use_threads
         from inference import pipeline
 
-        set_threads(self.settings.cpu_threads)
+        use_threads(self.settings.cpu_threads)
         return pipeline.open_state(self.storage)
 
     def start(self) -> None:
@@ -95,14 +96,6 @@ class RenderChild:
             except Exception:  # a job that meets the same fault reports it to its customer; this thread must live on
                 log.exception("warm-up or sweep failed")
             pause.wait(SWEEP_EVERY_S)
-
-
-def set_threads(count: int) -> None:
-    """Threads of tensor work; 0 leaves torch's own choice, all cores."""
-    if count:
-        import torch
-
-        torch.set_num_threads(count)
 
 
 def create_app(settings: Settings) -> Celery:

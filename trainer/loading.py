@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from core.settings import Settings
 from diffusion import compiled
 from diffusion.attention import prepare_training_attention
+from diffusion.devices import use_threads
 from diffusion.loading import BaseModel, load_base
 from metrics.encoders import load_identity_encoder, load_text_image_encoder
 from trainer.bench import Bench
 
 
 def load_bench(settings: Settings) -> Bench:
-    if settings.cpu_threads:
-        torch.set_num_threads(settings.cpu_threads)
+    use_threads(settings.cpu_threads)
     base = load_base(settings.base_model_path, precision=settings.precision, device=settings.device, revision=settings.base_revision)
     if base.device.type == "cuda":
         make_fast(base, settings.caches / "graphs")

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from core.errors import UserError
+from diffusion import devices
 from diffusion.devices import pick_device
 
 
@@ -33,3 +34,16 @@ def test_what_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(UserError) as refused:
             pick_device(setting)
         assert refused.value.type == type_
+
+
+@pytest.mark.parametrize(("asked", "cores", "threads"), [(0, 1, 1), (0, 64, 3), (2, 1, 2)])
+def test_tensor_work_takes_no_more_threads_than_there_are_cores(
+    monkeypatch: pytest.MonkeyPatch, asked: int, cores: int, threads: int
+) -> None:
+    """Of three that torch would take; who asks for a number gets it."""
+    taken = [3]
+    monkeypatch.setattr(devices, "usable_cores", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: taken[-1])
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    devices.use_threads(asked)
+    assert taken[-1] == threads and len(taken) == 1 + (threads != 3)
