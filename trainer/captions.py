@@ -134,7 +134,7 @@ def zero_shot(
     vocabulary = load_vocabulary()
     entries = [*vocabulary.phrases(group), (UNSAID, "")]
     texts = [sentence(f"a {class_word}", {**(context or {}), group: phrase}) for _, phrase in entries]
-    similarity = images @ encoder.embed_texts(texts).T
+    similarity = images @ encoder.embed_kept(texts).T
     tags = list(dict.fromkeys(tag for tag, _ in entries))
     columns = [[i for i, (tag, _) in enumerate(entries) if tag == name] for name in tags]
     scores = torch.stack([similarity[:, column].max(1).values for column in columns], 1)

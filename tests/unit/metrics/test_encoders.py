@@ -1,4 +1,5 @@
 import json
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -86,3 +87,19 @@ def test_text_features_are_those_of_the_model_itself(clip):
 
 def test_a_long_text_is_cut_not_refused(clip):
     assert clip.embed_texts(["cat " * 500]).shape == (1, 16)
+
+
+def test_a_vocabulary_is_embedded_once(clip, monkeypatch):
+    lists = [["a cat", "a dog"], ["a dog", "a cat"], ["a fox"]]
+    plain, asked = [clip.embed_texts(texts) for texts in lists], []
+
+    def embed(texts):
+        asked.append(list(texts))
+        return plain[lists.index(list(texts))]
+
+    monkeypatch.setattr(encoders, "KEPT", 2)
+    monkeypatch.setattr(clip, "embed_texts", embed)
+    monkeypatch.setattr(clip, "_kept", OrderedDict())
+    for turn in (0, 1, 0, 2, 0, 1):  # the third list takes the place of the second, which was asked for longest ago
+        assert torch.equal(clip.embed_kept(lists[turn]), plain[turn])
+    assert asked == [lists[0], lists[1], lists[2], lists[1]]

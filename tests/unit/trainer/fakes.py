@@ -52,5 +52,7 @@ class FakeTextImage:
     def embed_texts(self, texts: list[str]) -> torch.Tensor:
         return torch.stack([word_vector(text) for text in texts])
 
+    embed_kept = embed_texts
+
     def embed_images(self, images: list[Image.Image]) -> torch.Tensor:
         return torch.stack([word_vector(image.info["shows"]) for image in images])
