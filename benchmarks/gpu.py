@@ -79,6 +79,7 @@ class Place:
             self._render("render-klein-fp8", "klein-4b", "fp8", 150),
             self._train("recorded1024", "flux1-dev", "recorded1024", 150),
             self._train("job", "flux1-dev", "job", 300),
+            self._train("klein-job", "klein-4b", "job", 220),
             self._render("render-nf4", "flux1-dev", "nf4", 180),
         ]
 
