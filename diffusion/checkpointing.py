@@ -10,16 +10,17 @@ from torch.utils.checkpoint import checkpoint
 
 from diffusion.compiled import blocks
 
-# Measured: FLUX.1-dev keeps 25 GiB for the backward pass of 4,608 tokens (57 blocks of width 3,072) without checkpointing.
-MEASURED_BYTES, MEASURED_TOKENS, MEASURED_BLOCKS, MEASURED_WIDTH = 25 * 2**30, 4608, 57, 3072
+# Bytes that a block keeps for the backward pass, for each token and each unit of its width. Measured with 4,224 tokens: 20.5 GiB in
+# FLUX.1-dev's 57 blocks and 11.8 in FLUX.2-klein-4B's 25 (gated MLPs), both 3,072 wide; an eighth is added for what a pass needs besides.
+KEPT_BYTES = {"FluxTransformer2DModel": 33.3, "Flux2Transformer2DModel": 43.9}
 KEPT_BY_A_CHECKPOINT = 0.04  # of a block's activations: its input
 
 
 def activation_bytes(transformer: Any, tokens: int) -> int:
     """What a step keeps for its backward pass without checkpointing; ``tokens`` of text and picture over the whole batch."""
-    config = transformer.config
-    share = len(blocks(transformer)) * config.num_attention_heads * config.attention_head_dim / (MEASURED_BLOCKS * MEASURED_WIDTH)
-    return int(MEASURED_BYTES * share * tokens / MEASURED_TOKENS)
+    width = transformer.config.num_attention_heads * transformer.config.attention_head_dim
+    kept = KEPT_BYTES.get(type(transformer).__name__, max(KEPT_BYTES.values()))
+    return int(kept * len(blocks(transformer)) * width * tokens)
 
 
 def blocks_to_checkpoint(transformer: Any, tokens: int, room: int) -> int:
