@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+UNIFIED_MEMORY = ("memory.max", "memory.current", "inactive_file")
+MEMORY = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
 def usable_cores(cgroups: Path = CGROUPS, own: Path = OWN_CGROUPS) -> int:
@@ -51,20 +53,12 @@ def _share(folder: Path, unified: bool) -> float | None:
 
 
 def _left(folder: Path, unified: bool) -> int | None:
-    names = (
-        ("memory.max", "memory.current", "inactive_file")
-        if unified
-        else (
-            "memory.limit_in_bytes",
-            "memory.usage_in_bytes",
-            "total_inactive_file",
-        )
-    )
-    limit, used = (_text(folder / name).strip() for name in names[:2])
+    limit_file, used_file, pages_of_files = UNIFIED_MEMORY if unified else MEMORY
+    limit, used = _text(folder / limit_file).strip(), _text(folder / used_file).strip()
     if not (limit.isdigit() and used.isdigit()):
         return None
     stat = dict(line.split(" ", 1) for line in _text(folder / "memory.stat").splitlines())
-    return int(limit) - int(used) + int(stat.get(names[2], 0))
+    return int(limit) - int(used) + int(stat.get(pages_of_files, 0))
 
 
 def _text(path: Path) -> str:

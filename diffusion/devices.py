@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import torch
 from accelerate.state import PartialState
 from accelerate.utils import parse_flag_from_env
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.errors import UserError
-from core.limits import free_main_memory, usable_cores
+from core.limits import usable_cores
 
 GIB_HEADROOM = 8 * 2**30  # activations of a 1024² step with checkpointing, next to the weights
 
@@ -59,7 +60,7 @@ def free_memory(device: torch.device) -> int:
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         cap = torch.cuda.get_per_process_memory_fraction(device) * total - torch.cuda.memory_allocated(device)
         return int(min(free + reusable, cap))
-    return free_main_memory()
+    return psutil.virtual_memory().available
 
 
 def capacity(device: torch.device) -> int:

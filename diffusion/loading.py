@@ -19,6 +19,7 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from core.errors import UserError
+from core.limits import free_main_memory
 from core.logs import get_logger
 from diffusion.devices import GIB_HEADROOM, free_memory, pick_device
 from diffusion.families import Family, family_of
@@ -136,7 +137,7 @@ class BaseModel:
         None where main memory has no room for them. Those that are streamed are not on the GPU.
         """
         here = {name for name in self._named(names) if self._lies_here(name)}
-        if sum(size(self.parts[name]) for name in here - set(self._visitors)) + GIB_HEADROOM > free_memory(torch.device("cpu")):
+        if sum(size(self.parts[name]) for name in here - set(self._visitors)) + GIB_HEADROOM > free_main_memory():
             return set()
         for name in here:
             self._visitor(name).leave()

@@ -124,19 +124,15 @@ class _Group:
             try:
                 return self._accumulate(active)
             except torch.OutOfMemoryError as error:
-                if self.world.size > 1:
-                    raise
                 reason = str(error)
             self._forget_pass()  # not before: while its error is handled, the pass that failed holds all of its memory
-            if not self.plan.step_down():
+            if self.world.size > 1 or not self.plan.step_down():
                 raise torch.OutOfMemoryError(reason)
 
     def _forget_pass(self) -> None:
         self.training.collect()  # what backward left before it failed
         self.training.zero_gradients()
         gc.collect()
-        if self.base.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _accumulate(self, active: Sequence[Member]) -> dict[int, tuple[torch.Tensor, float]]:
         sums = {member.slot: (torch.zeros((), device=self.base.device), 0.0) for member in active}

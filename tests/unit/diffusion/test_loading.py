@@ -98,7 +98,7 @@ class Traveller:
 def host(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> BaseModel:
     """On a GPU; one text encoder lies there, the other is streamed, the VAE visits."""
     monkeypatch.setattr(loading, "Visitor", lambda part: part)
-    monkeypatch.setattr(loading, "free_memory", lambda device: 64 * 2**30)
+    monkeypatch.setattr(loading, "free_main_memory", lambda: 64 * 2**30)
     parts = {"vae": Traveller(), "text_encoder": Traveller("cuda"), "text_encoder_2": Traveller(), "transformer": Traveller("cuda")}
     return BaseModel("x", base.folder, base.family, torch.device("cuda"), BF16, parts, offloaded={"vae"})
 
@@ -139,9 +139,9 @@ def test_what_was_sent_away_visits_until_it_is_called_back(host: BaseModel) -> N
 
 
 def test_nothing_is_sent_where_main_memory_is_short_or_is_all_there_is(host: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "free_memory", lambda device: 2**31)  # as much as the encoder itself: nothing would be left
+    monkeypatch.setattr(loading, "free_main_memory", lambda: 2**31)  # as much as the encoder itself: nothing would be left
     assert host.send_away("text_encoders") == set()
-    monkeypatch.setattr(loading, "free_memory", lambda device: 64 * 2**30)
+    monkeypatch.setattr(loading, "free_main_memory", lambda: 64 * 2**30)
     host.device = host.parts["text_encoder"].where = CPU
     assert host.send_away("text_encoders") == set() and host.offloaded == {"vae"}
 

@@ -15,6 +15,8 @@ from trainer.checkpoints import CheckpointFolder
 from trainer.fit import fit
 from trainer.memory import MemoryPlan
 from trainer.recipe import Recipe
+from trainer.seats import Seats
+from trainer.world import World
 
 
 class ShortOfMemory:
@@ -156,6 +158,24 @@ def test_what_a_failed_pass_held_is_gone_before_anything_else_takes_memory(
     monkeypatch.setattr(memory, "quantise", quantise)
     fit(own, cache, recipe, CheckpointFolder(tmp_path, {}))
     assert len(activations) > 3 and not alive
+
+
+def test_a_process_of_several_fails_without_leaving_gradients_to_the_next_fit(
+    own: BaseModel, cache: TrainingCache, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot step down alone; its slots are kept."""
+    real, seats = own.family.predict, Seats(own)
+
+    def predict(transformer, *inputs):  # type: ignore[no-untyped-def]
+        real(transformer, *inputs).sum().backward()
+        monkeypatch.setattr(World, "size", 2)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(own.family, "predict", predict)
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        fit(own, cache, recipe, CheckpointFolder(tmp_path, {}), seats=seats)
+    training = seats.training(recipe)
+    assert all(leaf.grad is None for leaf in training._leaves) and not training.gradients.any()
 
 
 def test_a_small_card_keeps_more_of_itself_free(base: BaseModel, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
