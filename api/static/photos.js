@@ -14,11 +14,16 @@ let drawing = null;
 let stale = false;
 
 document.getElementById("send").hidden = true;
-input.addEventListener("change", () => { take(input.files); input.value = ""; });
+input.addEventListener("change", takeChosen);
 drop.addEventListener("submit", (event) => event.preventDefault());
 for (const name of ["dragenter", "dragover"]) drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
 for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
 drop.addEventListener("drop", (event) => { event.preventDefault(); take(event.dataTransfer.files); });
+
+function takeChosen() {
+  take(input.files);
+  input.value = "";
+}
 
 function take(files) {
   for (const file of files) waiting.push({ file, card: showArriving(file) });
@@ -141,3 +146,5 @@ set.addEventListener("submit", async (event) => {
 function say(text) {
   said.textContent = text;
 }
+
+takeChosen(); // whoever was quicker than this script chose before anything listened

@@ -94,6 +94,20 @@ def test_each_photo_is_judged_as_it_arrives(pages: Service, browser: Any, good_p
     assert page.get_by_role("button", name="Start the training").is_enabled()
 
 
+def test_photos_chosen_before_the_script_is_there_are_not_lost(pages: Service, browser: Any, good_photos: list[Path]) -> None:
+    page, held = new_page(browser, DESKTOP), []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    customer.sign_in(page, pages, "quick@example.com")
+    page.route(re.compile(r"/photos\.js"), hold)
+    customer.add_subject(page, "Quick", "A dog")
+    customer.choose_photos(page, good_photos[:3])
+    held[0].continue_()
+    customer.wait_for_count(page, 3, within_s=20)
+
+
 FIRST_SET_LATE = """const plain = fetch;
   window.fetch = async (url, ...rest) => {
     const answer = await plain(url, ...rest);

@@ -40,6 +40,7 @@ app = celery_app(settings, "worker")
 
 def work(lease):
     with lease.stage("fit"):
+        time.sleep(0.05)  # so that the stage takes time even if it may go on at once
         while not Path(sys.argv[1], "go").exists():
             lease.check()
             time.sleep(0.05)
