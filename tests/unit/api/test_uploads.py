@@ -18,8 +18,9 @@ __all__ = ["bucket", "s3_url"]
 
 
 @pytest.fixture
-def habits() -> Habits:
-    return Habits()
+def habits(request: pytest.FixtureRequest) -> Habits:
+    """What the test's parameter says, from the start on: the application asks the store how it takes uploads as soon as it runs."""
+    return Habits(**getattr(request, "param", {}))
 
 
 @pytest.fixture
@@ -42,9 +43,8 @@ def send(place: dict[str, Any], data: bytes) -> httpx.Response:
     return httpx.put(place["url"], content=data, headers=place["headers"])
 
 
-@pytest.mark.parametrize(("refusal", "method"), [(0, "POST"), (501, "PUT")])
-def test_a_photo_goes_the_way_that_the_store_takes(customer: Customer, habits: Habits, refusal: int, method: str) -> None:
-    habits.refuses_post = refusal
+@pytest.mark.parametrize(("habits", "method"), [({}, "POST"), ({"refuses_post": 501}, "PUT")], indirect=["habits"])
+def test_a_photo_goes_the_way_that_the_store_takes(customer: Customer, habits: Habits, method: str) -> None:
     subject, data = customer.subject(), photo(1)
     place = place_for(customer, subject, data)
     assert place["method"] == method
@@ -56,8 +56,8 @@ def test_a_photo_goes_the_way_that_the_store_takes(customer: Customer, habits: H
     assert httpx.get(picture).content[:2] == b"\xff\xd8"
 
 
+@pytest.mark.parametrize("habits", [{"refuses_post": 501}], indirect=True)
 def test_a_client_that_does_not_say_the_size_is_told_to(customer: Customer, habits: Habits) -> None:
-    habits.refuses_post = 501
     answer = customer.client.post(f"/v1/subjects/{customer.subject()}/uploads", json={"files": [{"filename": "a.jpg"}]})
     assert (answer.status_code, answer.json()["type"]) == (422, "urn:likeness:uploads/size-needed")
 
@@ -75,7 +75,8 @@ def test_the_way_is_found_out_at_the_start(storage: Storage, customer: Customer,
     assert len(habits.seen) == asked
 
 
-def test_ready_only_with_a_bucket(customer: Customer, habits: Habits) -> None:
+def test_ready_only_with_a_bucket(storage: Storage, customer: Customer, habits: Habits) -> None:
+    storage.objects.upload_way()  # asked by then, so that the refusal meets the next question
     assert customer.client.get("/readyz").json()["store"] == "ok"
     habits.fails = [404]
     answer = customer.client.get("/readyz")
