@@ -1,0 +1,85 @@
+"""Whose picture it is: the subject whose photos it resembles most."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+
+from benchmarks.isolation_subjects import DRAWN_AS, FIRST_SUBJECT, Asked
+from miniature.world import Scene, identity_factors, render
+from miniature.world.photos import to_image
+
+
+@dataclass(frozen=True)
+class Judge:
+    """``photos``: embeddings [N, D] of each subject's photos, by the identity encoder, unit length.
+
+    Both ways compare a picture with the mean of each subject's photos. ``centred`` takes the mean of all pictures in that style away first,
+    and that of all photos from theirs: a style moves everybody the same way, which says nothing of who it is (the first moment of CORAL,
+    Sun et al. 2016)."""
+
+    photos: Sequence[torch.Tensor]
+
+    @property
+    def references(self) -> torch.Tensor:
+        """[subjects, D]"""
+        return torch.stack([some.mean(0) for some in self.photos])
+
+    def cosines(self, embeds: torch.Tensor) -> torch.Tensor:
+        """[…, subjects], of ``embeds`` […, D]."""
+        return embeds @ self.references.T
+
+    def centred(self, asked: Sequence[Asked], embeds: torch.Tensor) -> torch.Tensor:
+        """[requests, subjects], of ``embeds`` [requests, D]."""
+        moved = torch.empty_like(embeds)
+        for style in {one.style for one in asked}:
+            rows = [n for n, one in enumerate(asked) if one.style == style]
+            moved[rows] = embeds[rows] - embeds[rows].mean(0)
+        references = self.references
+        return normalize(moved, dim=-1) @ normalize(references - references.mean(0), dim=-1).T
+
+    def verdicts(self, asked: Sequence[Asked], embeds: torch.Tensor) -> dict[str, dict[str, Any]]:
+        """Of one picture a request, ``embeds`` [requests, D]: by the plain cosine, and by the centred one."""
+        return {"plain": verdict(asked, self.cosines(embeds)), "centred": verdict(asked, self.centred(asked, embeds))}
+
+    def photos_nearest_own(self) -> float:
+        """The ceiling: the share of real photos that are nearest to their own subject's other photos."""
+        references, hits = self.references, []
+        for n, embeds in enumerate(self.photos):
+            near = embeds @ references.T
+            others = (embeds.sum(0, keepdim=True) - embeds) / (len(embeds) - 1)  # a photo is not compared with itself
+            near[:, n] = (embeds * others).sum(1)
+            hits += (near.argmax(1) == n).tolist()
+        return round(sum(hits) / len(hits), 4)
+
+
+def most_alike(asked: Sequence[Asked], embeds: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
+    """[requests, D]: of ``embeds`` [requests, best_of, D] with cosines ``near`` [requests, best_of, subjects] the picture most like its own
+    subject, which customers see first."""
+    own = torch.stack([pictures[:, one.subject.number] for one, pictures in zip(asked, near, strict=True)])
+    return embeds[torch.arange(len(asked)), own.argmax(1)]
+
+
+def verdict(asked: Sequence[Asked], near: torch.Tensor) -> dict[str, Any]:
+    """Of pictures with cosines ``near`` [requests, subjects]: how many are nearest to their own subject, and which are not, and to whom."""
+    found = near.argmax(1).tolist()
+    hits = [number == one.subject.number for one, number in zip(asked, found, strict=True)]
+    by_style = Counter(one.style for one, hit in zip(asked, hits, strict=True) if hit)
+    misses = [[one.subject.number, one.style, number] for one, number, hit in zip(asked, found, hits, strict=True) if not hit]
+    return {"nearest_is_own": sum(hits), "by_style": by_style, "misses": misses}
+
+
+def drawn_by_the_world(asked: Sequence[Asked]) -> list[Image.Image]:
+    """The same subjects in the same styles, from head to shoulders, as a perfect adapter would have them."""
+    images = []
+    for n, one in enumerate(asked):
+        scene = Scene(style=DRAWN_AS[one.style], background="park", framing="portrait", jitter=n)
+        factors = identity_factors(one.subject.kind, torch.tensor([FIRST_SUBJECT + one.subject.number]))
+        images.append(to_image(render(one.subject.kind, factors, [scene])[0]))
+    return images
