@@ -54,12 +54,8 @@ class Place:
             Item("tests", (*PYTEST, *ROOMS), 220),
             self._train("cap24", "flux1-dev", "cap24", 280, alone=False),
             self._train("klein-cap24", "klein-4b", "cap24", 200, alone=False),
-            self._bench(
-                "isolation",
-                "isolation",
-                ("--subjects", "50", "--best-of", "4", "--workers", "3", "--adapters", str(self.out / "fifty")),
-                500,
-            ),
+            self._isolation("isolation", 400),
+            self._isolation("isolation-840", 600, "--steps", "840"),
             self._bench("modes", "modes", ("--precision", "bf16", *FEWER, "--sheets", str(self.out / "sheets")), 900),
             *likeness,
             self._bench("gradients", "gradients", (), 240),
@@ -85,6 +81,10 @@ class Place:
 
     def _bench(self, name: str, module: str, options: tuple[str, ...], seconds: int, base: str = "", *, alone: bool = False) -> Item:
         return Item(name, (f"benchmarks.{module}", *options, "--json", str(self.out / f"{name}.json")), seconds, base, alone)
+
+    def _isolation(self, name: str, seconds: int, *options: str) -> Item:
+        fitting = ("--workers", "3", "--adapters", str(self.out / f"fifty-{name}"))
+        return self._bench(name, "isolation", ("--subjects", "50", *options, *fitting), seconds)
 
     def _likeness(self, precision: str) -> Item:
         workers = ("--workers", "5", "--cores", "1")
