@@ -102,7 +102,8 @@ def test_photos_chosen_before_the_script_is_there_are_not_lost(pages: Service, b
 
     customer.sign_in(page, pages, "quick@example.com")
     page.route(re.compile(r"/photos\.js"), hold)
-    customer.add_subject(page, "Quick", "A dog")
+    with page.expect_request(re.compile(r"/photos\.js")):
+        customer.add_subject(page, "Quick", "A dog")
     customer.choose_photos(page, good_photos[:3])
     held[0].continue_()
     customer.wait_for_count(page, 3, within_s=20)
