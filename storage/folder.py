@@ -21,6 +21,7 @@ from storage.objects import Erased, UploadForm, UploadWay, key_digest
 
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _TEMPORARY = ".part-"
+MKDIR_TRIES = 50  # each takes microseconds
 
 
 @dataclass(frozen=True)
@@ -181,13 +182,7 @@ def _reading(key: str) -> Iterator[None]:
 @contextmanager
 def _whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file that appears under its name only when it is complete and on the disk."""
-    for _ in range(3):  # a sweep may remove an empty folder just as we step into it
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY)
-            break
-    else:
-        raise FileNotFoundError(path.parent)
+    handle, name = _temporary_in(path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -198,3 +193,16 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
         with suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+def _temporary_in(folder: Path) -> tuple[int, str]:
+    """A new file. Erasures remove folders that are empty at any moment: then mkdir's own answer, even «it exists», may be of the past."""
+    for _ in range(MKDIR_TRIES - 1):
+        with suppress(FileNotFoundError, FileExistsError):
+            return _made_in(folder)
+    return _made_in(folder)
+
+
+def _made_in(folder: Path) -> tuple[int, str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return tempfile.mkstemp(dir=folder, prefix=_TEMPORARY)

@@ -7,6 +7,7 @@ const said = document.getElementById("said");
 const photosUrl = `/v1/subjects/${drop.dataset.subject}/photos`;
 const uploadsUrl = `/v1/subjects/${drop.dataset.subject}/uploads`;
 const AT_ONCE = 3;
+const AGAIN_AFTER_MS = [1000, 4000]; // a server that is down for a moment
 
 const waiting = [];
 let running = 0;
@@ -65,14 +66,23 @@ async function store(place, file) {
     for (const [name, value] of Object.entries(place.fields)) body.append(name, value);
     body.append("file", file);
   }
-  const response = await fetch(place.url, { method: place.method, body, headers: place.headers });
+  const response = await patiently(place.url, { method: place.method, body, headers: place.headers });
   if (!response.ok) throw await problem(response);
 }
 
 async function send(url, content) {
-  const response = await fetch(url, { method: "POST", headers: { "Content-Type": "application/json", Accept: "application/json" }, body: JSON.stringify(content) });
+  const response = await patiently(url, { method: "POST", headers: { "Content-Type": "application/json", Accept: "application/json" }, body: JSON.stringify(content) });
   if (!response.ok) throw await problem(response);
   return response.json();
+}
+
+async function patiently(url, options) {
+  for (const wait of AGAIN_AFTER_MS) {
+    const response = await fetch(url, options);
+    if (response.status !== 503) return response;
+    await new Promise((done) => { setTimeout(done, wait); });
+  }
+  return fetch(url, options);
 }
 
 async function problem(response) {

@@ -109,6 +109,25 @@ def test_photos_chosen_before_the_script_is_there_are_not_lost(pages: Service, b
     customer.wait_for_count(page, 3, within_s=20)
 
 
+def test_a_server_that_is_down_for_a_moment_refuses_no_photo(pages: Service, browser: Any, good_photos: list[Path]) -> None:
+    page, down = new_page(browser, DESKTOP), set()
+
+    def down_at_first(route: Any) -> None:
+        way = "store" if "/v1/uploads/" in route.request.url else route.request.url.rpartition("/")[2]
+        if route.request.method != "POST" or way in down:
+            route.continue_()
+        else:
+            down.add(way)
+            route.fulfill(status=503, json={"title": "down"})
+
+    customer.sign_in(page, pages, "calm@example.com")
+    customer.add_subject(page, "Calm", "A dog")
+    page.route(re.compile(r"/v1/(subjects/|uploads)"), down_at_first)
+    customer.choose_photos(page, good_photos[:2])
+    customer.wait_for_count(page, 2, within_s=30)
+    assert down == {"uploads", "store", "photos"}
+
+
 FIRST_SET_LATE = """const plain = fetch;
   window.fetch = async (url, ...rest) => {
     const answer = await plain(url, ...rest);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -187,6 +188,27 @@ def test_erasing_leaves_no_empty_folders_and_no_half_files(folder: FolderStore) 
     assert sorted(folder.versions("acc/")) == ["acc/1/.part-abc", "acc/1/a/b"]
     folder.erase("acc/1/")
     assert not (folder.root / "acc/1").exists()
+
+
+def test_what_is_put_while_its_folder_is_erased_empty_is_there(folder: FolderStore) -> None:
+    """Each photo's upload is erased once it is judged, and takes the empty folder with it, under the next one's feet."""
+
+    def bring(customer: int) -> int:
+        keys = [f"accounts/a/incoming/{customer}-{n}" for n in range(150)]
+        for key in keys:
+            folder.put(key, b"photo")
+            assert folder.erase([key]).count == 1
+        return len(keys)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(bring, range(4))) == 600
+    assert not list(folder.root.iterdir())
+
+
+def test_a_file_in_a_folders_place_is_told(folder: FolderStore) -> None:
+    folder.put("accounts", b"a file")
+    with pytest.raises(ServiceDown, match="cannot be used"):
+        folder.put("accounts/a", b"x")
 
 
 def test_links_are_signed_and_expire(folder: FolderStore) -> None:
