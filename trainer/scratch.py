@@ -42,13 +42,23 @@ def _forget_killed(home: Path) -> None:
 
 def _locked(path: Path, wait: bool = True) -> int:
     """A descriptor that holds the file's lock until it is closed, or its process ends."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if _is_at(path, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # whoever had it took the file away with it: a lock that nobody else would find
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _unlock(path: Path, descriptor: int) -> None:

@@ -1,3 +1,4 @@
+import fcntl
 import shutil
 import signal
 import subprocess
@@ -5,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from trainer.scratch import scratch
 
@@ -71,3 +74,21 @@ def test_a_worker_that_is_only_paused_keeps_what_it_has(tmp_path: Path) -> None:
         with scratch(tmp_path, "trn_2-1"):
             assert (tmp_path / "trn_1-1" / "state").read_bytes() == b"kept"
         process.send_signal(signal.SIGCONT)
+
+
+def test_a_lock_that_was_cleared_away_while_it_was_waited_for_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the making of the file and its lock another worker, which clears killed ones away, had it."""
+    flock, cleared = fcntl.flock, []
+
+    def late(descriptor: int, how: int) -> None:
+        if not cleared:
+            cleared.append(True)
+            (tmp_path / "trn_1-1.lock").unlink()
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with scratch(tmp_path, "trn_1-1") as folder:
+        with scratch(tmp_path, "trn_2-1"):
+            pass
+        assert folder.exists(), "its lock was to be found"
+    assert cleared and list(tmp_path.iterdir()) == []
