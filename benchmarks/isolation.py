@@ -7,38 +7,37 @@ threads over one engine and one adapter cache, whose RAM tier holds only a few o
 fresh engine draws alone, and the subject whose photos it resembles most must be its own. As in the service a picture that is not like its
 subject is drawn again (``--redraw-below``, ``--redraws``) unless the best of several is asked for (``--best-of``), of which the most alike
 counts. How often the judge finds it right at all is told beside that: of real photos, and of pictures that the world itself draws in the
-same styles. ``--adapters`` keeps them for the next run.
+same scenes. Photos tell likeness as well; whose adapter drew a picture is told by what each adapter draws alone (``--gallery``).
+``--sheet`` shows the portraits that photos take for somebody else's. ``--adapters`` keeps them for the next run.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import random
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
-from benchmarks.drawer import Card, Drawer, card_of, plain_embeds
-from benchmarks.isolation_judge import Judge, drawn_by_the_world, most_alike
+from benchmarks.drawer import card_of, plain_embeds
+from benchmarks.isolation_drawing import Drawn, Rule, drawn_alone, drawn_together, galleries_alone
+from benchmarks.isolation_judge import Judge, most_alike
+from benchmarks.isolation_sheet import missed, sheet_of_misses
 from benchmarks.isolation_subjects import DRAWN_AS, Asked, Subject, draw_photos
 from benchmarks.measuring import Book, surroundings
 from benchmarks.render_switch import open_storage_of, shelve
 from core.settings import Settings
 from inference.adapters import AdapterCache
-from inference.engine import Engine
-from inference.loaded import LoadedAdapter
 from inference.reading import read_adapter
 from storage.folder import FolderStore
-from storage.tables import Adapter
 from trainer.bench import Bench
 from trainer.caches import CaptionedPhoto, build_cache
 from trainer.captions import caption_photos
@@ -91,50 +90,8 @@ def _order(bench: Bench, subject: Subject, drawn: Path, folder: Path, steps: int
     return FitOrder(build_cache(bench.base, captioned, recipe.resolution), recipe, CheckpointFolder(folder, {}), seed=subject.number)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A request's pictures as the engine gave them first, and those that a customer gets."""
-
-    first: list[Image.Image]
-    kept: list[Image.Image]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """When a picture is drawn again: below ``least``, ``rounds`` times at most. ``cards``: what scoring needs to know of each subject."""
-
-    cards: dict[Subject, Card]
-    least: float
-    rounds: int
-
-    def drawer(self, bench: Bench, best_of: int) -> Drawer:
-        return Drawer(Engine(bench.base), bench.identity, self.least, self.rounds if best_of == 1 else 0)
-
-    def draw(self, drawer: Drawer, one: Asked, adapter: LoadedAdapter) -> Drawn:
-        first, kept = drawer.tries(one.request, adapter, self.cards[one.subject])
-        return Drawn([picture.image for picture in first], [picture.image for picture in kept])
-
-
-def drawn_together(
-    drawer: Drawer, rule: Rule, tiers: AdapterCache, rows: dict[Subject, Adapter], asked: Sequence[Asked], threads: int
-) -> list[Drawn]:
-    def draw(one: Asked) -> Drawn:
-        loaded, _ = tiers.ensure(rows[one.subject])
-        return rule.draw(drawer, one, loaded)
-
-    order = random.Random(0).sample(range(len(asked)), len(asked))
-    with ThreadPoolExecutor(threads) as pool:
-        pictures = dict(zip(order, pool.map(draw, [asked[n] for n in order]), strict=True))
-    return [pictures[n] for n in range(len(asked))]
-
-
-def drawn_alone(bench: Bench, rule: Rule, paths: dict[Subject, Path], one: Asked) -> Drawn:
-    """By an engine that never saw another adapter."""
-    return rule.draw(rule.drawer(bench, one.best_of), one, read_adapter(bench.base, paths[one.subject], "alone"))
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    asked_for = _parser().parse_args(arguments)
+    asked_for = _asked_for(arguments)
     bench = load_bench(Settings(precision=asked_for.precision))
     subjects = [Subject(number) for number in range(asked_for.subjects)]
     with tempfile.TemporaryDirectory() as scratch:
@@ -163,9 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         alone = {
             n: drawn_alone(bench, rule, paths, one).kept for n, one in enumerate(asked) if one.style in asked_for.styles[: asked_for.alone]
         }
+        galleries = galleries_alone(bench, rule, paths, asked, asked_for.gallery)
     same = sum(_digest(one) == _digest(other) for n, some in alone.items() for one, other in zip(some, drawn_now[n].kept, strict=True))
-    kept = torch.stack([bench.identity.embed(pictures.kept) for pictures in drawn_now])
-    first = torch.cat([bench.identity.embed(pictures.first[:1]) for pictures in drawn_now])
+    shown, verdicts = _judged(bench, judge, asked, drawn_now, galleries)
     book = Book(asked_for.json, surroundings(bench.base, "miniature"))
     book.add(
         "isolation",
@@ -181,20 +138,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
         drawn=drawer.drawn,
         same_as_alone=same,
         drawn_alone=sum(map(len, alone.values())),
-        kept=judge.verdicts(asked, most_alike(asked, kept, judge.cosines(kept))),
-        first=judge.verdicts(asked, first),
-        drawn_by_the_world=judge.verdicts(asked, bench.identity.embed(drawn_by_the_world(asked))),
+        gallery=asked_for.gallery,
+        **verdicts,
         photos_nearest_own=judge.photos_nearest_own(),
         encoder=bench.identity.id,
         precision=bench.base.precision.name,
     )
+    if asked_for.sheet:
+        portraits = [pictures.kept[n] for pictures, n in zip(drawn_now, shown, strict=True)]
+        by_subject = dict(zip(subjects, photos, strict=True))
+        misses = missed({way: verdicts["kept"][way] for way in ("plain", "centred")})
+        sheet_of_misses(asked, portraits, [some[0] for some in galleries], by_subject, misses).save(asked_for.sheet)
+
+
+def _judged(
+    bench: Bench, judge: Judge, asked: Sequence[Asked], drawn: Sequence[Drawn], galleries: Sequence[Sequence[Image.Image]]
+) -> tuple[list[int], dict[str, Any]]:
+    """Which picture of each request a customer sees first, and whose each is: as kept, as it came first, and as the world would draw it."""
+    alone = torch.stack([bench.identity.embed(some) for some in galleries])
+    every = torch.stack([bench.identity.embed(pictures.kept) for pictures in drawn])
+    shown = most_alike(asked, judge.cosines(every))
+    first = bench.identity.embed([pictures.first[0] for pictures in drawn])
+    by_the_world = bench.identity.embed([one.drawn_by_the_world(n) for n, one in enumerate(asked)])
+    return shown, {
+        "kept": judge.verdicts(asked, every[torch.arange(len(asked)), shown], alone),
+        "first": judge.verdicts(asked, first, alone),
+        "drawn_by_the_world": judge.verdicts(asked, by_the_world),
+    }
 
 
 def _digest(image: Image.Image) -> str:
     return hashlib.sha256(image.tobytes()).hexdigest()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _asked_for(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subjects", type=int, default=50)
     parser.add_argument("--threads", type=int, default=8)
@@ -204,12 +181,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--redraw-below", type=float, default=Settings().redraw_below, help="likeness below which a picture is drawn again")
     parser.add_argument("--redraws", type=int, default=Settings().redraws, help="how often at most, where --best-of is 1")
     parser.add_argument("--alone", type=int, default=1, help="of these, in how many each subject is drawn again, by a fresh engine")
+    parser.add_argument("--gallery", type=int, default=3, help="pictures that each adapter draws alone in each style, to compare with")
+    parser.add_argument("--sheet", type=Path, help="picture of the portraits that are nearest to somebody else's photos")
     parser.add_argument("--workers", type=int, default=1, help="processes that fit")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--photos", type=Path, help="folder where drawn photos are kept for the next run")
     parser.add_argument("--adapters", type=Path, help="folder where adapters are kept for the next run")
     parser.add_argument("--json", type=Path)
-    return parser
+    asked_for = parser.parse_args(arguments)
+    if asked_for.sheet and not asked_for.gallery:
+        parser.error("--sheet shows what each adapter draws alone: it needs a --gallery of at least one")
+    return asked_for
 
 
 if __name__ == "__main__":

@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from torch.nn.functional import normalize
 
-from benchmarks.isolation_subjects import DRAWN_AS, FIRST_SUBJECT, Asked
-from miniature.world import Scene, identity_factors, render
-from miniature.world.photos import to_image
+from benchmarks.isolation_subjects import Asked
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,13 @@ class Judge:
         references = self.references
         return normalize(moved, dim=-1) @ normalize(references - references.mean(0), dim=-1).T
 
-    def verdicts(self, asked: Sequence[Asked], embeds: torch.Tensor) -> dict[str, dict[str, Any]]:
-        """Of one picture a request, ``embeds`` [requests, D]: by the plain cosine, and by the centred one."""
-        return {"plain": verdict(asked, self.cosines(embeds)), "centred": verdict(asked, self.centred(asked, embeds))}
+    def verdicts(self, asked: Sequence[Asked], embeds: torch.Tensor, galleries: torch.Tensor | None = None) -> dict[str, dict[str, Any]]:
+        """Of one picture a request, ``embeds`` [requests, D]: by the plain cosine, by the centred one, and by :func:`by_galleries` if there
+        are any."""
+        ways = {"plain": self.cosines(embeds), "centred": self.centred(asked, embeds)}
+        if galleries is not None and galleries.shape[1]:
+            ways["galleries"] = by_galleries(asked, embeds, galleries)
+        return {way: verdict(asked, near) for way, near in ways.items()}
 
     def photos_nearest_own(self) -> float:
         """The ceiling: the share of real photos that are nearest to their own subject's other photos."""
@@ -59,11 +60,22 @@ class Judge:
         return round(sum(hits) / len(hits), 4)
 
 
-def most_alike(asked: Sequence[Asked], embeds: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
-    """[requests, D]: of ``embeds`` [requests, best_of, D] with cosines ``near`` [requests, best_of, subjects] the picture most like its own
-    subject, which customers see first."""
-    own = torch.stack([pictures[:, one.subject.number] for one, pictures in zip(asked, near, strict=True)])
-    return embeds[torch.arange(len(asked)), own.argmax(1)]
+def by_galleries(asked: Sequence[Asked], embeds: torch.Tensor, galleries: torch.Tensor) -> torch.Tensor:
+    """[requests, subjects]: cosines of ``embeds`` [requests, D] with the mean of what each subject's adapter draws alone in the same style,
+    ``galleries`` [requests, size, D]. Photos tell how like a subject its portraits are; this tells only whose adapter drew one. −1 where a
+    subject was not asked for in that style."""
+    means = normalize(galleries.mean(1), dim=-1)
+    near = torch.full((len(asked), 1 + max(one.subject.number for one in asked)), -1.0)
+    for style in {one.style for one in asked}:
+        rows = [n for n, one in enumerate(asked) if one.style == style]
+        subjects = [asked[n].subject.number for n in rows]
+        near[torch.tensor(rows)[:, None], torch.tensor(subjects)] = embeds[rows] @ means[rows].T
+    return near
+
+
+def most_alike(asked: Sequence[Asked], near: torch.Tensor) -> list[int]:
+    """Of each request the picture most like its own subject, which customers see first; ``near`` [requests, best_of, subjects]: cosines."""
+    return [int(pictures[:, one.subject.number].argmax()) for one, pictures in zip(asked, near, strict=True)]
 
 
 def verdict(asked: Sequence[Asked], near: torch.Tensor) -> dict[str, Any]:
@@ -73,13 +85,3 @@ def verdict(asked: Sequence[Asked], near: torch.Tensor) -> dict[str, Any]:
     by_style = Counter(one.style for one, hit in zip(asked, hits, strict=True) if hit)
     misses = [[one.subject.number, one.style, number] for one, number, hit in zip(asked, found, hits, strict=True) if not hit]
     return {"nearest_is_own": sum(hits), "by_style": by_style, "misses": misses}
-
-
-def drawn_by_the_world(asked: Sequence[Asked]) -> list[Image.Image]:
-    """The same subjects in the same styles, from head to shoulders, as a perfect adapter would have them."""
-    images = []
-    for n, one in enumerate(asked):
-        scene = Scene(style=DRAWN_AS[one.style], background="park", framing="portrait", jitter=n)
-        factors = identity_factors(one.subject.kind, torch.tensor([FIRST_SUBJECT + one.subject.number]))
-        images.append(to_image(render(one.subject.kind, factors, [scene])[0]))
-    return images

@@ -14,8 +14,10 @@ from PIL import Image
 
 from core.styles import catalogue
 from inference.requests import RenderRequest
-from miniature.world import KINDS, UNSEEN_SEED_START
-from miniature.world.photos import draw_photo_set
+from miniature.world import KINDS, UNSEEN_SEED_START, Scene, identity_factors, render
+from miniature.world.captions import BACKGROUND_WORDS, LIGHT_WORDS
+from miniature.world.photos import draw_photo_set, to_image
+from miniature.world.scene import BACKGROUND_COLOURS
 from trainer.captions import SubjectWords
 
 FIRST_SUBJECT = UNSEEN_SEED_START + 70_000
@@ -48,6 +50,19 @@ def draw_photos(subjects: Sequence[Subject], folder: Path) -> None:
             one.result()
 
 
+def scene_of(style: str, jitter: int) -> Scene:
+    """What the style's prompt says, as the world draws it: its background and light, from head to shoulders."""
+    prompt = catalogue()[style].prompt
+    background, colour = next(
+        (name, colour)
+        for name, ways in BACKGROUND_WORDS.items()
+        for colour in BACKGROUND_COLOURS[name] or ("",)
+        if any(way.format(colour) in prompt for way in ways)
+    )
+    light = next(name for name, ways in LIGHT_WORDS.items() if any(way in prompt for way in ways))
+    return Scene(style=DRAWN_AS[style], background=background, background_colour=colour, light=light, framing="portrait", jitter=jitter)
+
+
 @dataclass(frozen=True)
 class Asked:
     """One request: whose portrait, in which style of the catalogue, and the best of how many."""
@@ -55,8 +70,14 @@ class Asked:
     subject: Subject
     style: str
     best_of: int = 1
+    shift: int = 0  # of the seed
+
+    def drawn_by_the_world(self, jitter: int) -> Image.Image:
+        """As a perfect adapter would have it."""
+        factors = identity_factors(self.subject.kind, torch.tensor([FIRST_SUBJECT + self.subject.number]))
+        return to_image(render(self.subject.kind, factors, [scene_of(self.style, jitter)])[0])
 
     @property
     def request(self) -> RenderRequest:
         prompt = catalogue()[self.style].prompt_for(self.subject.words.in_training)
-        return RenderRequest(prompt, seed=self.subject.number, count=self.best_of)
+        return RenderRequest(prompt, seed=self.subject.number + self.shift, count=self.best_of)

@@ -1,10 +1,12 @@
 """How the benchmark of isolation counts: which picture of a request, and whose it is."""
 
 import torch
+from PIL import Image
 from torch.nn.functional import normalize
 
-from benchmarks.isolation_judge import Judge, most_alike, verdict
-from benchmarks.isolation_subjects import Asked, Subject
+from benchmarks.isolation_judge import Judge, by_galleries, most_alike, verdict
+from benchmarks.isolation_sheet import COLUMNS, missed, sheet_of_misses
+from benchmarks.isolation_subjects import DRAWN_AS, Asked, Subject, scene_of
 
 ASKED = [Asked(Subject(0), "studio-photo", 2), Asked(Subject(1), "studio-photo", 2), Asked(Subject(1), "watercolour", 2)]
 NEAR = torch.tensor(  # [requests, pictures, subjects]
@@ -17,11 +19,11 @@ NEAR = torch.tensor(  # [requests, pictures, subjects]
 
 
 def test_of_each_request_the_picture_most_like_its_own_subject_counts():
-    assert torch.equal(most_alike(ASKED, NEAR + 1, NEAR), torch.stack([NEAR[0, 0], NEAR[1, 1], NEAR[2, 0]]) + 1)
+    assert most_alike(ASKED, NEAR) == [0, 1, 0]
 
 
 def test_misses_are_named_with_whom_they_resemble():
-    assert verdict(ASKED, most_alike(ASKED, NEAR, NEAR)) == {
+    assert verdict(ASKED, NEAR[torch.arange(3), most_alike(ASKED, NEAR)]) == {
         "nearest_is_own": 2,
         "by_style": {"studio-photo": 2},
         "misses": [[1, "watercolour", 0]],
@@ -44,3 +46,54 @@ def test_the_centred_judge_sees_pictures_that_were_mixed_up():
     asked = [Asked(Subject(number), "neon") for number in range(3)]
     verdicts = Judge(photos).verdicts(asked, torch.stack([photos[n].mean(0) for n in (1, 0, 2)]))
     assert verdicts["centred"]["misses"] == verdicts["plain"]["misses"] == [[0, "neon", 1], [1, "neon", 0]]
+
+
+def _directions(count: int) -> torch.Tensor:
+    return normalize(torch.randn(count, 8, generator=torch.Generator().manual_seed(5)), dim=-1)
+
+
+def test_a_gallery_tells_whose_adapter_drew_a_picture_that_is_like_nobody():
+    asked = [Asked(Subject(number), style) for style in ("neon", "poster") for number in (0, 1, 2)]
+    own = _directions(6)  # what each adapter draws in each style, whatever its subject looks like
+    galleries = torch.stack([own, own], 1)
+    assert verdict(asked, by_galleries(asked, own, galleries))["misses"] == []
+    each_the_next_ones = own[[1, 2, 0, 3, 4, 5]]
+    assert verdict(asked, by_galleries(asked, each_the_next_ones, galleries))["misses"] == [[0, "neon", 1], [1, "neon", 2], [2, "neon", 0]]
+
+
+def test_a_gallery_compares_only_with_pictures_in_the_same_style():
+    asked = [Asked(Subject(0), "neon"), Asked(Subject(1), "poster")]
+    own = _directions(2)
+    near = by_galleries(asked, own[[1, 0]], torch.stack([own], 1))
+    assert near[0, 1] == near[1, 0] == -1
+
+
+def test_without_a_gallery_photos_alone_judge():
+    photos = [own.expand(2, 8) for own in _directions(2)]
+    asked = [Asked(Subject(number), "neon") for number in (0, 1)]
+    embeds = torch.stack([some[0] for some in photos])
+    assert set(Judge(photos).verdicts(asked, embeds, torch.empty(2, 0, 8))) == {"plain", "centred"}
+
+
+def test_the_ceiling_counts_photos_that_are_nearest_to_their_own_subjects_others():
+    cat, dog = torch.eye(8)[0], torch.eye(8)[1]
+    assert Judge([cat.expand(3, 8), dog.expand(3, 8)]).photos_nearest_own() == 1
+    assert Judge([torch.stack([cat, cat, dog]), dog.expand(3, 8)]).photos_nearest_own() == round(5 / 6, 4)
+
+
+def test_the_world_draws_what_a_styles_prompt_says():
+    scenes = {style: scene_of(style, 7) for style in DRAWN_AS}
+    oil = scenes["oil-painting"]
+    assert (oil.style, oil.background, oil.light, oil.jitter) == ("oil painting", "autumn forest", "golden evening light", 7)
+    assert (scenes["studio-photo"].style, scenes["studio-photo"].background_colour) == ("photo", "grey")
+
+
+def test_a_sheet_has_a_row_for_each_picture_that_some_judge_misses():
+    misses = missed({"plain": {"misses": [[1, "neon", 0]]}, "centred": {"misses": [[1, "neon", 0], [0, "poster", 1]]}})
+    assert misses == [(0, "poster", 1), (1, "neon", 0)]
+    asked = [Asked(Subject(0), "poster"), Asked(Subject(1), "neon")]
+    red, blue, grey = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue", "grey"))
+    sheet = sheet_of_misses(asked, [red, blue], [grey, grey], {Subject(n): [grey] * 3 for n in (0, 1)}, misses)
+    seen = sheet.quantize(64).convert("RGB").getcolors(maxcolors=2**16)
+    assert sheet.width > len(COLUMNS) * 200
+    assert {(255, 0, 0), (0, 0, 255)} <= {colour for _, colour in seen}
