@@ -19,7 +19,7 @@ from inference.reading import read_adapter
 from storage.tables import Adapter
 from trainer.bench import Bench
 
-GALLERY_SEEDS = 1000  # apart
+GALLERY_SEEDS = 1000  # between the pictures of a gallery: more than requests and second tries take
 
 
 @dataclass(frozen=True)
