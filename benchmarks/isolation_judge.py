@@ -1,4 +1,4 @@
-"""Whose picture it is: the subject whose photos it resembles most."""
+"""Whose picture it is: the subject whose photos, or whose adapter's own pictures, it resembles most."""
 
 from __future__ import annotations
 
