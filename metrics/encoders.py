@@ -15,35 +15,45 @@ from typing import Any
 import torch
 from PIL import Image
 from torch.nn.functional import normalize
-from transformers import AutoModel, AutoTokenizer, CLIPModel, PreTrainedModel
+from transformers import AutoModel, AutoModelForImageClassification, AutoTokenizer, CLIPModel, PreTrainedModel
 
 from metrics.preprocessing import Preprocessing, read_json, read_preprocessing
 
 BATCH = 16
+POOLS = ("cls", "mean", "head")
 KEPT = 256  # lists of texts; of a vocabulary's hundred sentences a list is 0.2 MB
 DINO_DEFAULT = Preprocessing(short_side=256, crop=224)
 CLIP_DEFAULT = Preprocessing(short_side=224, crop=224, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
 
 
 class IdentityEncoder:
-    """Tells subjects apart: a DINOv2 vision transformer (Oquab et al. 2023), cosine similarity between its pooled tokens."""
+    """Tells subjects apart: a DINOv2 vision transformer (Oquab et al. 2023), cosine similarity between its pooled tokens; or any network
+    whose last, linear layer was taught to give such a vector (``pool`` "head")."""
 
     def __init__(self, model: PreTrainedModel, preprocessing: Preprocessing, encoder_id: str, pool: str = "cls") -> None:
-        if pool not in ("cls", "mean"):
-            raise ValueError(f"{encoder_id}: pool must be 'cls' or 'mean', not {pool!r}")
+        if pool not in POOLS:
+            raise ValueError(f"{encoder_id}: pool must be {' or '.join(map(repr, POOLS))}, not {pool!r}")
         self.model, self.preprocessing, self.id, self.pool = model, preprocessing, encoder_id, pool
 
     @torch.inference_mode()
     def embed(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """N pictures → float32 unit vectors [N, D] on the CPU."""
         batches = [self._embed_batch(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
-        return torch.cat(batches) if batches else torch.empty(0, self.model.config.hidden_size)
+        return torch.cat(batches) if batches else torch.empty(0, self._width)
+
+    @property
+    def _width(self) -> int:
+        return int(self.model.config.num_labels if self.pool == "head" else self.model.config.hidden_size)
 
     def _embed_batch(self, images: Sequence[Image.Image]) -> torch.Tensor:
         pixels = self.preprocessing(images).to(self.model.device, self.model.dtype)
-        tokens = self.model(pixel_values=pixels).last_hidden_state  # [N, 1 + patches, D], after the last layer norm
-        pooled = tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(1)
-        return normalize(pooled.float(), dim=-1).cpu()
+        return normalize(self._pooled(self.model(pixel_values=pixels)).float(), dim=-1).cpu()
+
+    def _pooled(self, output: Any) -> torch.Tensor:
+        if self.pool == "head":
+            return output.logits
+        tokens = output.last_hidden_state  # [N, 1 + patches, D], after the last layer norm
+        return tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(1)
 
 
 class TextImageEncoder:
@@ -98,14 +108,17 @@ class TextImageEncoder:
 
 
 def load_identity_encoder(path: str | Path, device: str | torch.device = "cpu") -> IdentityEncoder:
-    """A folder or hub id of a ``Dinov2Model``; ``likeness.json`` beside the weights may say ``{"pool": "cls"|"mean", "size": pixels}``."""
+    """A folder or hub id of a ``Dinov2Model``, or of an image classifier whose outputs are the vector; ``likeness.json`` beside the weights
+    may say ``{"pool": "cls"|"mean"|"head", "size": pixels}``."""
     own = read_json(path, "likeness.json") or {}
     preprocessing = read_preprocessing(path, DINO_DEFAULT)
     if "size" in own:
         preprocessing = replace(preprocessing, short_side=own["size"], crop=own["size"])
-    model: Any = AutoModel.from_pretrained(str(path), dtype=torch.float32)
+    pool = own.get("pool", "cls")
+    kind: Any = AutoModelForImageClassification if pool == "head" else AutoModel
+    model: Any = kind.from_pretrained(str(path), dtype=torch.float32)
     model.to(device).eval().requires_grad_(False)
-    return IdentityEncoder(model, preprocessing, weights_id(path, model), own.get("pool", "cls"))
+    return IdentityEncoder(model, preprocessing, weights_id(path, model), pool)
 
 
 def load_text_image_encoder(path: str | Path, device: str | torch.device = "cpu") -> TextImageEncoder:

@@ -1,4 +1,4 @@
-"""The smallest real DINOv2 and CLIP: random weights, 28×28 pictures."""
+"""The smallest real DINOv2, ResNet and CLIP: random weights, 28×28 pictures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, Dinov2Config, Dinov2Model
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, Dinov2Config, Dinov2Model, ResNetConfig, ResNetForImageClassification
 
 SIDE = 28
 
@@ -19,6 +19,16 @@ def build_tiny_dino(folder: Path, pool: str = "cls", seed: int = 0) -> Path:
         torch.manual_seed(seed)
         Dinov2Model(config).save_pretrained(folder)
     (folder / "likeness.json").write_text(json.dumps({"pool": pool, "size": SIDE}))
+    return folder
+
+
+def build_tiny_resnet(folder: Path, width: int = 8, seed: int = 0) -> Path:
+    """A classifier whose outputs are the vector, as the miniature's evaluator is."""
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=width)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        ResNetForImageClassification(config).save_pretrained(folder)
+    (folder / "likeness.json").write_text(json.dumps({"pool": "head", "size": SIDE}))
     return folder
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from metrics import encoders
 from metrics.encoders import load_identity_encoder, load_text_image_encoder
-from tests.tiny_encoders import SIDE, build_tiny_clip, build_tiny_dino
+from tests.tiny_encoders import SIDE, build_tiny_clip, build_tiny_dino, build_tiny_resnet
 
 
 def pictures(count, side=40):
@@ -46,6 +46,14 @@ def test_the_pool_is_what_the_folder_says(tmp_path):
     tokens = cls.model(pixel_values=cls.preprocessing(images)).last_hidden_state
     for encoder, pooled in ((cls, tokens[:, 0]), (mean, tokens[:, 1:].mean(1))):
         assert torch.allclose(encoder.embed(images), torch.nn.functional.normalize(pooled, dim=1), atol=1e-5)
+
+
+def test_a_classifiers_outputs_are_the_vector_where_the_folder_says_head(tmp_path):
+    images = pictures(3)
+    encoder = load_identity_encoder(build_tiny_resnet(tmp_path / "resnet", width=8))
+    outputs = encoder.model(pixel_values=encoder.preprocessing(images)).logits
+    assert torch.allclose(encoder.embed(images), torch.nn.functional.normalize(outputs, dim=1), atol=1e-5)
+    assert encoder.embed([]).shape == (0, 8)
 
 
 def test_an_unknown_pool_is_refused(tmp_path):
