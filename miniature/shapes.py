@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from transformers import CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model, T5Config, T5EncoderModel
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    Dinov2Config,
+    Dinov2Model,
+    ResNetConfig,
+    ResNetForImageClassification,
+    T5Config,
+    T5EncoderModel,
+)
 
 RESOLUTION = 256  # pixels a side
 TEXT_TOKENS = 64  # T5 tokens a prompt (FLUX.1-dev: 512)
 LATENT_CHANNELS = 16  # as FLUX.1's VAE; packed 2x2 to 64 channels, one token for 16x16 pixels
 ENCODER_SIDE = 128  # pixels a side of what the two judges see
+EVALUATOR_SIDE = 160
 TEXT_WIDTH = 128
 
 
@@ -92,6 +102,13 @@ def dino() -> Dinov2Model:
     """Tells subjects apart: the class token, as a unit vector, is a subject's embedding."""
     return Dinov2Model(
         Dinov2Config(hidden_size=160, num_hidden_layers=6, num_attention_heads=5, mlp_ratio=3, image_size=ENCODER_SIDE, patch_size=16)
+    )
+
+
+def evaluator() -> ResNetForImageClassification:
+    """Tells subjects apart as :func:`dino` does, but nothing is chosen by it. Its linear layer gives the embedding, [192]."""
+    return ResNetForImageClassification(
+        ResNetConfig(embedding_size=48, hidden_sizes=[48, 96, 192, 320], depths=[2, 2, 2, 2], layer_type="basic", num_labels=192)
     )
 
 

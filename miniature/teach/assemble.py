@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FluxPipeline
-from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, Dinov2Model, T5Tokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, Dinov2Model, ResNetForImageClassification, T5Tokenizer
 
 from miniature import shapes
 from miniature.teach.encoders import MEAN, STD
@@ -75,17 +75,26 @@ def write_flux(folder: Path, pipe: FluxPipeline) -> None:
 
 
 def write_encoders(folder: Path, clip: CLIPModel, clip_tokenizer: CLIPTokenizer, dino: Dinov2Model) -> None:
-    for name, model in (("clip", clip), ("dino", dino)):
-        fresh = type(model)(model.config)
-        fresh.load_state_dict({k: v.cpu() for k, v in model.state_dict().items()})
-        fresh.to(torch.bfloat16).save_pretrained(folder / name)
-        (folder / name / "preprocessor_config.json").write_text(json.dumps(preprocessing(), indent=2))
+    _write(folder / "clip", clip, shapes.ENCODER_SIDE)
     clip_tokenizer.save_pretrained(folder / "clip")
-    (folder / "dino" / "likeness.json").write_text(json.dumps({"pool": "cls", "size": shapes.ENCODER_SIDE}, indent=2))
+    write_encoder(folder / "dino", dino, shapes.ENCODER_SIDE)
 
 
-def preprocessing() -> dict[str, object]:
-    side = {"height": shapes.ENCODER_SIDE, "width": shapes.ENCODER_SIDE}
+def write_encoder(folder: Path, model: Dinov2Model | ResNetForImageClassification, side: int, pool: str = "cls") -> None:
+    """An identity encoder as ``metrics`` reads it; ``side``: pixels a side of what it sees."""
+    _write(folder, model, side)
+    (folder / "likeness.json").write_text(json.dumps({"pool": pool, "size": side}, indent=2))
+
+
+def _write(folder: Path, model: CLIPModel | Dinov2Model | ResNetForImageClassification, side: int) -> None:
+    fresh = type(model)(model.config)
+    fresh.load_state_dict({k: v.cpu() for k, v in model.state_dict().items()})
+    fresh.to(torch.bfloat16).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing(side), indent=2))
+
+
+def preprocessing(pixels: int) -> dict[str, object]:
+    side = {"height": pixels, "width": pixels}
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_resize": True,

@@ -58,7 +58,7 @@ def draw_base(identities_a_kind: int, scenes_each: int, device: str) -> Corpus:
     return _draw(BASE_SEED, identities_a_kind, scenes_each, scenes, device)
 
 
-def draw_for_encoders(identities_a_kind: int, scenes_each: int, device: str, group: int = 16) -> Corpus:
+def draw_for_encoders(identities_a_kind: int, scenes_each: int, device: str, group: int = 16, first_seed: int = ENCODER_SEED) -> Corpus:
     """``group`` identities in a row stand in the very same scenes, so that a background never gives a subject away."""
     rng = random.Random(2)
     shared: list[world.Scene] = []
@@ -68,7 +68,7 @@ def draw_for_encoders(identities_a_kind: int, scenes_each: int, device: str, gro
             shared[:] = [world.sample_scene(rng) for _ in range(scenes_each)]
         return list(shared)
 
-    return _draw(ENCODER_SEED, identities_a_kind, scenes_each, scenes, device)
+    return _draw(first_seed, identities_a_kind, scenes_each, scenes, device)
 
 
 def _draw(first_seed: int, identities: int, each: int, scenes_of, device: str) -> Corpus:

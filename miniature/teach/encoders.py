@@ -10,15 +10,16 @@ from transformers import CLIPModel, CLIPTokenizer, Dinov2Model
 from miniature import shapes
 from miniature.teach.corpus import Corpus
 from miniature.teach.training import Clock, Guarded
+from miniature.world import KINDS
 
 MEAN, STD = 0.5, 0.5  # of both judges' preprocessing
 TEMPERATURE = 0.15  # soft on purpose: near identities stay near, so likeness is a scale and not a verdict
 FACTOR_WEIGHT = 2.0
 
 
-def small(pictures: Tensor) -> Tensor:
-    """uint8 [B,3,256,256] → what the judges see: [B,3,128,128] in [-1, 1]."""
-    return (F.interpolate(pictures.float() / 255, size=shapes.ENCODER_SIDE, mode="bilinear", antialias=True) - MEAN) / STD
+def small(pictures: Tensor, side: int = shapes.ENCODER_SIDE) -> Tensor:
+    """uint8 [B,3,256,256] → what the judges see: [B,3,side,side] in [-1, 1]."""
+    return (F.interpolate(pictures.float() / 255, size=side, mode="bilinear", antialias=True) - MEAN) / STD
 
 
 def disturb(pixels: Tensor) -> Tensor:
@@ -82,18 +83,14 @@ def teach_dino(
     device = corpus.pictures.device
     model = shapes.dino().to(device)
     width = model.config.hidden_size
-    readout = torch.nn.Linear(width, corpus.factors.shape[1] * 3).to(device)
+    readout = torch.nn.Linear(width, corpus.factors.shape[1] * len(KINDS)).to(device)
     guarded = Guarded([*model.parameters(), *readout.parameters()], peak=1e-3, warmup=300, weight_decay=0.05)
     clock = Clock(minutes, max_steps)
-    groups = len(corpus) // corpus.scenes_each // group
     while clock.running():
-        rows = _grouped_rows(groups, group, corpus.scenes_each, max(1, identities // group), each, device)
+        rows = grouped_rows(corpus, group, identities, each)
         with torch.autocast(device.type, torch.bfloat16):
             embeddings = embed(model, disturb(small(corpus.pictures[rows])))
-        embeddings = embeddings.float()
-        contrast = supervised_contrast(embeddings, corpus.identity[rows])
-        guess = readout(embeddings * width**0.5).view(len(rows), 3, -1)[torch.arange(len(rows), device=device), corpus.kind[rows]]
-        factor_error = (guess - corpus.factors[rows]).pow(2).mean()
+        contrast, factor_error = lesson(embeddings.float(), readout, corpus, rows)
         guarded.step(contrast + FACTOR_WEIGHT * factor_error, clock.step, clock.progress)
         clock.step += 1
         if clock.step % 100 == 1:
@@ -101,12 +98,23 @@ def teach_dino(
     return model.eval().requires_grad_(False)
 
 
-def _grouped_rows(groups: int, group: int, scenes: int, chosen: int, each: int, device: torch.device) -> Tensor:
-    """Rows of ``chosen`` whole groups × ``each`` scenes, each identity with scenes of its own choice among the shared ones."""
-    picked = torch.randint(groups, (chosen,), device=device)
-    identities = (picked[:, None] * group + torch.arange(group, device=device)).reshape(-1)
-    own = torch.rand(len(identities), scenes, device=device).argsort(1)[:, :each]
-    return (identities[:, None] * scenes + own).reshape(-1)
+def lesson(
+    embeddings: Tensor, readout: torch.nn.Linear, corpus: Corpus, rows: Tensor, temperature: float = TEMPERATURE
+) -> tuple[Tensor, Tensor]:
+    """Of unit vectors [B, width] of the corpus's ``rows``: the contrast between identities, and the read-out's error in their factors."""
+    contrast = supervised_contrast(embeddings, corpus.identity[rows], temperature)
+    every = readout(embeddings * embeddings.shape[1] ** 0.5).view(len(rows), len(KINDS), -1)
+    guess = every[torch.arange(len(rows), device=rows.device), corpus.kind[rows]]
+    return contrast, (guess - corpus.factors[rows]).pow(2).mean()
+
+
+def grouped_rows(corpus: Corpus, group: int, identities: int, each: int) -> Tensor:
+    """Rows of whole groups, ``identities`` in all, × ``each`` scenes; each identity with scenes of its own choice among the shared ones."""
+    scenes, device = corpus.scenes_each, corpus.pictures.device
+    picked = torch.randint(len(corpus) // scenes // group, (max(1, identities // group),), device=device)
+    chosen = (picked[:, None] * group + torch.arange(group, device=device)).reshape(-1)
+    own = torch.rand(len(chosen), scenes, device=device).argsort(1)[:, :each]
+    return (chosen[:, None] * scenes + own).reshape(-1)
 
 
 def embed(model: Dinov2Model, pixels: Tensor) -> Tensor:
@@ -114,8 +122,8 @@ def embed(model: Dinov2Model, pixels: Tensor) -> Tensor:
     return F.normalize(model(pixel_values=pixels).last_hidden_state[:, 0], dim=-1)
 
 
-def supervised_contrast(embeddings: Tensor, identity: Tensor) -> Tensor:
-    logits = embeddings @ embeddings.T / TEMPERATURE
+def supervised_contrast(embeddings: Tensor, identity: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    logits = embeddings @ embeddings.T / temperature
     itself = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     same = (identity[:, None] == identity[None]) & ~itself
     log_p = logits - logits.masked_fill(itself, float("-inf")).logsumexp(1, keepdim=True)
