@@ -38,8 +38,11 @@ class Rule:
     least: float
     rounds: int
 
+    def rounds_of(self, best_of: int) -> int:
+        return self.rounds if best_of == 1 else 0
+
     def drawer(self, bench: Bench, best_of: int) -> Drawer:
-        return Drawer(Engine(bench.base), bench.identity, self.least, self.rounds if best_of == 1 else 0)
+        return Drawer(Engine(bench.base), bench.identity, self.least, self.rounds_of(best_of))
 
     def draw(self, drawer: Drawer, one: Asked, adapter: LoadedAdapter) -> Drawn:
         first, kept = drawer.tries(one.request, adapter, self.cards[one.subject])
@@ -59,14 +62,19 @@ def drawn_together(
     return [pictures[n] for n in range(len(asked))]
 
 
-def drawn_alone(bench: Bench, rule: Rule, paths: dict[Subject, Path], one: Asked) -> Drawn:
-    """By an engine that never saw another adapter."""
-    return rule.draw(rule.drawer(bench, one.best_of), one, read_adapter(bench.base, paths[one.subject], "alone"))
+def drawn_alone(bench: Bench, rule: Rule, paths: dict[Subject, Path], asked: Sequence[Asked]) -> list[Drawn]:
+    """Each subject's requests in turn, by an engine that never saw another adapter."""
+    found: dict[int, Drawn] = {}
+    for subject in dict.fromkeys(one.subject for one in asked):
+        adapter = read_adapter(bench.base, paths[subject], "alone")
+        own = [n for n, one in enumerate(asked) if one.subject == subject]
+        drawer = rule.drawer(bench, asked[own[0]].best_of)
+        found |= {n: rule.draw(drawer, asked[n], adapter) for n in own}
+    return [found[n] for n in range(len(asked))]
 
 
 def galleries_alone(bench: Bench, rule: Rule, paths: dict[Subject, Path], asked: Sequence[Asked], size: int) -> list[list[Image.Image]]:
     """For each request ``size`` pictures that its adapter draws alone in the same style, from seeds that no request or second try has."""
-    return [
-        [drawn_alone(bench, rule, paths, replace(one, best_of=1, shift=GALLERY_SEEDS * n)).kept[0] for n in range(1, size + 1)]
-        for one in asked
-    ]
+    others = [replace(one, best_of=1, shift=one.shift + GALLERY_SEEDS * n) for one in asked for n in range(1, size + 1)]
+    pictures = [drawn.kept[0] for drawn in drawn_alone(bench, rule, paths, others)]
+    return [pictures[n * size : (n + 1) * size] for n in range(len(asked))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image
@@ -35,7 +36,8 @@ def sheet_of_misses(
     rows = []
     for number, style, other in misses:
         n = place[number, style]
-        mine, theirs = asked[n].subject, Subject(other)
+        mine = asked[n].subject
+        theirs = replace(mine, number=other)
         drawings = [Asked(subject, style).drawn_by_the_world(0) for subject in (mine, theirs)]
         images = [portraits[n], alone[n], *drawings, photos[mine][PHOTO], photos[theirs][PHOTO]]
         rows.append(Row(f"{mine.kind} {number}", f"{style}; photos say {theirs.kind} {other}", images))

@@ -21,13 +21,20 @@ from miniature.world.scene import BACKGROUND_COLOURS
 from trainer.captions import SubjectWords
 
 FIRST_SUBJECT = UNSEEN_SEED_START + 70_000
-PHOTOS = 12
+PHOTOS = 12  # a subject
 DRAWN_AS = {style: style.replace("studio-", "").replace("-", " ") for style in catalogue()}  # as the world calls them
 
 
 @dataclass(frozen=True)
 class Subject:
+    """``first``: the world's seed of number 0; other seeds, other subjects."""
+
     number: int
+    first: int = FIRST_SUBJECT
+
+    @property
+    def seed(self) -> int:
+        return self.first + self.number
 
     @property
     def kind(self) -> str:
@@ -41,13 +48,16 @@ class Subject:
         return [Image.open(path).convert("RGB") for path in sorted((drawn / str(self.number)).glob("*.jpg"))]
 
 
-def draw_photos(subjects: Sequence[Subject], folder: Path) -> None:
+def draw_photos(subjects: Sequence[Subject], folder: Path, photos: int = PHOTOS) -> None:
     """Drawing takes a second a photo and core, so subjects are drawn side by side; what is there already stays."""
     missing = [subject for subject in subjects if not (folder / str(subject.number)).exists()]
     with ProcessPoolExecutor(max(1, len(os.sched_getaffinity(0)) - 1), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        made = [pool.submit(draw_photo_set, one.kind, FIRST_SUBJECT + one.number, PHOTOS, folder / str(one.number)) for one in missing]
+        made = [pool.submit(draw_photo_set, one.kind, one.seed, photos, folder / str(one.number)) for one in missing]
         for one in made:
             one.result()
+    found = {len(subject.photos(folder)) for subject in subjects}
+    if found != {photos}:
+        raise ValueError(f"{folder} holds {sorted(found)} photos a subject, not {photos}: name another folder")
 
 
 def scene_of(style: str, jitter: int) -> Scene:
@@ -74,7 +84,7 @@ class Asked:
 
     def drawn_by_the_world(self, jitter: int) -> Image.Image:
         """As a perfect adapter would have it."""
-        factors = identity_factors(self.subject.kind, torch.tensor([FIRST_SUBJECT + self.subject.number]))
+        factors = identity_factors(self.subject.kind, torch.tensor([self.subject.seed]))
         return to_image(render(self.subject.kind, factors, [scene_of(self.style, jitter)])[0])
 
     @property

@@ -1,12 +1,19 @@
 """How the benchmark of isolation counts: which picture of a request, and whose it is."""
 
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
+from benchmarks import isolation, isolation_drawing
+from benchmarks.isolation_drawing import Drawn
 from benchmarks.isolation_judge import Judge, by_galleries, most_alike, verdict
 from benchmarks.isolation_sheet import COLUMNS, missed, sheet_of_misses
-from benchmarks.isolation_subjects import DRAWN_AS, Asked, Subject, scene_of
+from benchmarks.isolation_subjects import DRAWN_AS, Asked, Subject, draw_photos, scene_of
 
 ASKED = [Asked(Subject(0), "studio-photo", 2), Asked(Subject(1), "studio-photo", 2), Asked(Subject(1), "watercolour", 2)]
 NEAR = torch.tensor(  # [requests, pictures, subjects]
@@ -97,3 +104,63 @@ def test_a_sheet_has_a_row_for_each_picture_that_some_judge_misses():
     seen = sheet.quantize(64).convert("RGB").getcolors(maxcolors=2**16)
     assert sheet.width > len(COLUMNS) * 200
     assert {(255, 0, 0), (0, 0, 255)} <= {colour for _, colour in seen}
+
+
+@dataclass
+class Pen:
+    """Stands for a rule whose engines remember which adapters they have seen."""
+
+    engines: list[list[str]] = field(default_factory=list)
+
+    def drawer(self, bench: object, best_of: int) -> list[str]:
+        self.engines.append([])
+        return self.engines[-1]
+
+    def draw(self, drawer: list[str], one: Asked, adapter: str) -> Drawn:
+        drawer.append(adapter)
+        image = Image.new("RGB", (1, 1), (one.subject.number, one.shift // 1000, len(one.style)))
+        return Drawn([image], [image])
+
+
+def colours(images: list[Image.Image]) -> list[tuple[int, ...]]:
+    return [image.getpixel((0, 0)) for image in images]
+
+
+@pytest.fixture
+def pen(monkeypatch: pytest.MonkeyPatch) -> Pen:
+    monkeypatch.setattr(isolation_drawing, "read_adapter", lambda base, path, key: path.stem)
+    return Pen()
+
+
+MIXED = [Asked(Subject(0), "neon"), Asked(Subject(1), "neon"), Asked(Subject(0), "poster")]
+PATHS = {Subject(n): Path(f"{n}.safetensors") for n in (0, 1)}
+
+
+def test_alone_an_engine_sees_one_adapter_and_pictures_come_in_the_requests_order(pen):
+    drawn = isolation_drawing.drawn_alone(SimpleNamespace(base=None), pen, PATHS, MIXED)
+    assert pen.engines == [["0", "0"], ["1"]]
+    assert colours([some.kept[0] for some in drawn]) == [(0, 0, 4), (1, 0, 4), (0, 0, 6)]
+
+
+def test_a_gallery_has_its_requests_own_pictures_from_other_seeds(pen):
+    galleries = isolation_drawing.galleries_alone(SimpleNamespace(base=None), pen, PATHS, MIXED, 2)
+    assert [colours(some) for some in galleries] == [[(0, 1, 4), (0, 2, 4)], [(1, 1, 4), (1, 2, 4)], [(0, 1, 6), (0, 2, 6)]]
+    assert isolation_drawing.galleries_alone(SimpleNamespace(base=None), pen, PATHS, MIXED, 0) == [[], [], []]
+
+
+def test_other_seeds_of_the_world_are_other_subjects():
+    one, other = (Asked(Subject(0, first), "studio-photo").drawn_by_the_world(1) for first in (1_070_000, 1_080_000))
+    assert one.tobytes() != other.tobytes()
+
+
+def test_a_folder_with_another_number_of_photos_is_refused(tmp_path):
+    (tmp_path / "0").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "0" / "IMG_0001.jpg")
+    with pytest.raises(ValueError, match=r"holds \[1\] photos a subject, not 20"):
+        draw_photos([Subject(0)], tmp_path, 20)
+
+
+def test_a_sheet_needs_a_gallery(capsys):
+    with pytest.raises(SystemExit):
+        isolation.main(["--sheet", "sheet.jpg", "--gallery", "0"])
+    assert "needs a --gallery" in capsys.readouterr().err
