@@ -219,6 +219,8 @@ def _asked_for(arguments: Sequence[str] | None) -> argparse.Namespace:
     asked_for = parser.parse_args(arguments)
     if asked_for.sheet and not asked_for.gallery:
         parser.error("--sheet shows what each adapter draws alone: it needs a --gallery of at least one")
+    if not (asked_for.evaluator / "config.json").exists():
+        parser.error(f"no encoder in {asked_for.evaluator}: python -m miniature.teach.evaluator writes one")
     return asked_for
 
 

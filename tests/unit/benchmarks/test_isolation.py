@@ -164,3 +164,9 @@ def test_a_sheet_needs_a_gallery(capsys):
     with pytest.raises(SystemExit):
         isolation.main(["--sheet", "sheet.jpg", "--gallery", "0"])
     assert "needs a --gallery" in capsys.readouterr().err
+
+
+def test_a_folder_without_an_evaluator_is_refused(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        isolation.main(["--evaluator", str(tmp_path)])
+    assert f"no encoder in {tmp_path}" in capsys.readouterr().err
