@@ -44,8 +44,11 @@ class Subject:
     def words(self) -> SubjectWords:
         return SubjectWords(f"zorvx{self.number}", self.kind)
 
+    def files(self, drawn: Path) -> list[Path]:
+        return sorted((drawn / str(self.number)).glob("*.jpg"))
+
     def photos(self, drawn: Path) -> list[Image.Image]:
-        return [Image.open(path).convert("RGB") for path in sorted((drawn / str(self.number)).glob("*.jpg"))]
+        return [Image.open(path).convert("RGB") for path in self.files(drawn)]
 
 
 def draw_photos(subjects: Sequence[Subject], folder: Path, photos: int = PHOTOS) -> None:
@@ -55,7 +58,7 @@ def draw_photos(subjects: Sequence[Subject], folder: Path, photos: int = PHOTOS)
         made = [pool.submit(draw_photo_set, one.kind, one.seed, photos, folder / str(one.number)) for one in missing]
         for one in made:
             one.result()
-    found = {len(subject.photos(folder)) for subject in subjects}
+    found = {len(subject.files(folder)) for subject in subjects}
     if found != {photos}:
         raise ValueError(f"{folder} holds {sorted(found)} photos a subject, not {photos}: name another folder")
 

@@ -112,15 +112,15 @@ def report(folders: dict[str, Path], pipe: FluxImg2ImgPipeline, device: str, ide
     """How often each encoder finds who it is among ``identities`` of each kind that were never taught, all in the same scenes."""
     drawn = corpus.draw_for_encoders(identities, HELD_OUT_SCENES, device, identities, HELD_OUT_SEED)
     captions = corpus.captions_of(drawn, 1, seed=6)
-    shown = {"drawn": drawn.pictures}
-    shown |= {f"painted at {strength}": painted_again(pipe, drawn.pictures, captions, (strength, strength)) for strength in (0.3, 0.5)}
-    return {name: _found(load_identity_encoder(folder, device), shown, identities) for name, folder in folders.items()}
+    sets = {"drawn": drawn.pictures}
+    sets |= {f"painted at {strength}": painted_again(pipe, drawn.pictures, captions, (strength, strength)) for strength in (0.3, 0.5)}
+    return {name: _found(load_identity_encoder(folder, device), sets, identities) for name, folder in folders.items()}
 
 
-def _found(encoder: IdentityEncoder, shown: dict[str, Tensor], identities: int) -> dict[str, float]:
+def _found(encoder: IdentityEncoder, sets: dict[str, Tensor], identities: int) -> dict[str, float]:
     embeds = {
         what: encoder.embed(accept.to_pictures(some.float() / 255)).view(len(world.KINDS), identities, HELD_OUT_SCENES, -1)
-        for what, some in shown.items()
+        for what, some in sets.items()
     }
     return {what: round(sum(map(retrieval, some, embeds["drawn"])) / len(world.KINDS), 4) for what, some in embeds.items()}
 
